@@ -1,0 +1,42 @@
+# make run: set up and write a story.  make test: set up and pass the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PROMPT ?= Once upon a time
+
+.PHONY: run test test-full lint clean
+
+run: $(VENV)/.run
+	$(BIN)/edgedec generate "$(PROMPT)"
+
+test: $(VENV)/.dev lint
+	$(BIN)/python -m pytest -m "not full"
+
+test-full: $(VENV)/.full
+	$(BIN)/python -m pytest -m full
+
+lint: $(VENV)/.dev .typing/edgedec
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The folders export/, models/ and runtimes/ are packages of edgedec; mypy needs to see them there.
+.typing/edgedec: $(wildcard edgedec/*)
+	mkdir -p $@ && ln -sfn ../../export ../../models ../../runtimes $(addprefix ../../,$(wildcard edgedec/*)) $@/ && touch $@
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@ $(VENV)/.run
+
+$(VENV)/.full: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --editable ".[full]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) .typing build dist *.egg-info

@@ -1,0 +1,27 @@
+"""edgedec: text generation on the device in front of you.
+
+>>> import edgedec
+>>> edgedec.load("stories").generate("Once upon a time").text
+
+`load` opens a bundle, `generate` is `load` and one generation in a single call. Everything else
+is imported only when it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgedec.api import generate as generate
+    from edgedec.api import load as load
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "generate", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("generate", "load"):
+        from edgedec import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'edgedec' has no attribute {name!r}")

@@ -1,0 +1,211 @@
+"""What a model is, as data: every shape and every choice, layer by layer.
+
+A family file (`edgedec.models`) makes one from a checkpoint's config; exporters and runtimes read
+only this. It knows nothing about weights, files or runtimes. JSON round-trips exactly, and an
+unknown field is refused, so that an old runtime never runs a newer model wrongly.
+
+Shapes are written with D = embedding width, H = query heads, G = key/value heads, d = head width,
+V = vocabulary, L = layers.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class Spec(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """The base of everything that is written as JSON: immutable, strict, defaults left out."""
+
+
+class Norm(Spec, frozen=True):
+    """`rms`: x / rms(x) * (weight + offset); `layer`: LayerNorm, with a bias if `bias`."""
+
+    kind: Literal["rms", "layer"]
+    eps: float
+    offset: float = 0.0
+    bias: bool = False
+
+
+class LinearScaling(Spec, frozen=True, tag_field="kind", tag="linear"):
+    """Positions divided by `factor` (2306.15595)."""
+
+    factor: float
+
+
+class Llama3Scaling(Spec, frozen=True, tag_field="kind", tag="llama3"):
+    """Low frequencies divided by `factor`, high ones kept, a ramp between (Llama 3.1)."""
+
+    factor: float
+    low_frequency_factor: float
+    high_frequency_factor: float
+    original_context: int
+
+
+class YarnScaling(Spec, frozen=True, tag_field="kind", tag="yarn"):
+    """NTK-by-parts interpolation (2309.00071); cos and sin are multiplied by `magnitude`."""
+
+    factor: float
+    beta_fast: float
+    beta_slow: float
+    original_context: int
+    magnitude: float
+    truncate: bool = True
+
+
+class LongRopeScaling(Spec, frozen=True, tag_field="kind", tag="longrope"):
+    """One divisor per frequency (2402.13753); cos and sin are multiplied by `magnitude`."""
+
+    factors: tuple[float, ...]
+    magnitude: float
+
+
+Scaling = LinearScaling | Llama3Scaling | YarnScaling | LongRopeScaling
+
+
+class Rope(Spec, frozen=True):
+    """Rotary positions (2104.09864) over the first `fraction` of each head.
+
+    `half` pairs dimension i with i + rotated/2 (Hugging Face); `interleaved` pairs 2i with 2i + 1.
+    `centred` positions run from -n/2 to n/2 over the whole source (encoders only).
+    """
+
+    theta: float
+    fraction: float = 1.0
+    layout: Literal["half", "interleaved"] = "half"
+    scaling: Scaling | None = None
+    positions: Literal["absolute", "centred"] = "absolute"
+
+
+class BiasTable(Spec, frozen=True):
+    """T5's relative position bias: a learned [buckets, H] table shared by a stack's layers."""
+
+    buckets: int
+    max_distance: int
+    bidirectional: bool
+
+
+class Attention(Spec, frozen=True):
+    """Grouped-query attention. A query sees keys at distance < `window` if there is one.
+
+    Scores are `scale * q.k`, then `softcap * tanh(score / softcap)` if there is a cap. `qk_norm`
+    is applied per head, before the rotary step.
+    """
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    scale: float
+    biases: tuple[Literal["q", "k", "v", "o"], ...] = ()
+    qk_norm: Norm | None = None
+    rope: Rope | None = None
+    bias_table: BiasTable | None = None
+    window: int | None = None
+    softcap: float | None = None
+    causal: bool = True
+
+    def __post_init__(self) -> None:
+        if min(self.heads, self.kv_heads, self.head_dim) < 1 or self.heads % self.kv_heads:
+            raise ValueError(
+                f"{self.heads} heads of {self.head_dim} over {self.kv_heads} key/value heads "
+                "do not divide"
+            )
+
+
+class Mlp(Spec, frozen=True):
+    """`gated`: down(act(gate(x)) * up(x)); else down(act(up(x))). `gelu_tanh` is GPT-2's form."""
+
+    width: int
+    activation: Literal["silu", "gelu", "gelu_tanh", "relu"]
+    gated: bool
+    bias: bool = False
+
+
+class Layer(Spec, frozen=True):
+    """One block. `norm_order` says where the norms stand:
+
+    pre: x + f(norm(x)) · post: norm(x + f(x)) · sandwich: x + post_norm(f(norm(x))) ·
+    parallel: x + attention(norm1(x)) + mlp(norm2(x)).
+    """
+
+    self_attention: Attention
+    mlp: Mlp
+    norm: Norm
+    norm_order: Literal["pre", "post", "sandwich", "parallel"] = "pre"
+    cross_attention: Attention | None = None
+
+
+class Positions(Spec, frozen=True):
+    """Positions added to the embedding: a [count, D] table read at position + `offset`."""
+
+    kind: Literal["learned", "sinusoidal"]
+    count: int
+    offset: int = 0
+
+
+class Stack(Spec, frozen=True):
+    """A run of layers with what stands before and after them."""
+
+    layers: tuple[Layer, ...]
+    positions: Positions | None = None
+    embed_norm: Norm | None = None
+    final_norm: Norm | None = None
+
+
+class Embedding(Spec, frozen=True):
+    """Token embeddings [vocab, dim], multiplied by `scale`."""
+
+    vocab: int
+    dim: int
+    scale: float = 1.0
+
+
+class Head(Spec, frozen=True):
+    """Logits = scale * (x W^T + bias), then the soft cap; `tied` reads the embedding table."""
+
+    tied: bool
+    bias: bool = False
+    scale: float = 1.0
+    softcap: float | None = None
+
+
+class Tokens(Spec, frozen=True):
+    """Ids with a meaning of their own; any of `eos` ends a text."""
+
+    eos: tuple[int, ...]
+    bos: int | None = None
+    pad: int | None = None
+    decoder_start: int | None = None
+
+
+class Limits(Spec, frozen=True):
+    """The longest decoder context and, with an encoder, the longest source, in tokens."""
+
+    context: int
+    source: int | None = None
+
+
+class Architecture(Spec, frozen=True):
+    """A whole model. `encoder` is None for a decoder-only one."""
+
+    family: str
+    embed: Embedding
+    decoder: Stack
+    head: Head
+    tokens: Tokens
+    limits: Limits
+    encoder: Stack | None = None
+    frontend: Literal["text", "mel", "waveform"] = "text"
+
+    @property
+    def layers(self) -> int:
+        """L, the number of decoder layers."""
+        return len(self.decoder.layers)
+
+    @property
+    def vocab(self) -> int:
+        """V, the number of token ids (a learned id is V or above)."""
+        return self.embed.vocab

@@ -1,0 +1,264 @@
+"""Bundles as folders: found, checked, opened, and written so that none is ever half there.
+
+A bundle may come from anywhere, so nothing in it is trusted: every path must stay inside the
+folder, every size is checked at each open, and every hash once per file version. It knows nothing
+about what the files contain.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path, PurePosixPath
+
+import msgspec
+import platformdirs
+
+from edgedec import manifest as manifests
+from edgedec.errors import BundleError, WriteError
+from edgedec.manifest import File, Manifest
+
+MAX_MANIFEST = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """An opened bundle. `hash` (SHA-256 of the manifest, hex) stands for its whole content."""
+
+    path: Path
+    manifest: Manifest
+    hash: str
+
+    def file(self, name: str) -> Path:
+        """The path of a file of the bundle.
+
+        Raises:
+            BundleError: the manifest does not list it.
+        """
+        if name not in self.manifest.files:
+            raise BundleError(f"{self.path.name}: the manifest lists no file {name!r}")
+        return self.path / name
+
+    def verify(self) -> None:
+        """Hash every file anew.
+
+        Raises:
+            BundleError: a hash differs.
+        """
+        for name, expected in self.manifest.files.items():
+            _check_hash(self.path / name, expected, _digest(self.path / name))
+
+
+def shipped() -> dict[str, Path]:
+    """The bundles inside the package, by name."""
+    room = Path(str(resources.files("edgedec.models.reference")))
+    found = sorted(room.glob(f"*/bundle/{manifests.FILE}"))
+    return {path.parent.parent.name: path.parent for path in found}
+
+
+def find(name_or_path: str | Path) -> Path:
+    """The folder of a shipped bundle, by its name, or of one given by path.
+
+    Raises:
+        BundleError: there is neither.
+    """
+    known = shipped()
+    if str(name_or_path) in known:
+        return known[str(name_or_path)]
+    path = Path(name_or_path)
+    if (path / manifests.FILE).is_file():
+        return path
+    if (path / "config.json").is_file() or path.suffix == ".bin":
+        raise BundleError(
+            f"{path} is a checkpoint, not a bundle: make one with `edgedec export {path}`"
+        )
+    raise BundleError(
+        f"no bundle at {str(name_or_path)!r} (no {manifests.FILE}); "
+        f"shipped with edgedec: {', '.join(known) or 'none'}"
+    )
+
+
+def open_bundle(name_or_path: str | Path) -> Bundle:
+    """Open a bundle after checking its manifest, paths, sizes and (once per file) hashes.
+
+    Raises:
+        BundleError: something is missing, damaged, newer than this edgedec, or unsafe.
+    """
+    path = find(name_or_path)
+    text = _read_manifest(path / manifests.FILE)
+    bundle = Bundle(path, manifests.decode(text), hashlib.sha256(text).hexdigest())
+    for name, expected in bundle.manifest.files.items():
+        _check_size(path, name, expected)
+    _check_forms(bundle)
+    _verify_once(bundle)
+    return bundle
+
+
+def _read_manifest(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MAX_MANIFEST:
+            raise BundleError(f"{path} is larger than {MAX_MANIFEST >> 20} MiB: not a manifest")
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _check_size(root: Path, name: str, expected: File) -> None:
+    pure = PurePosixPath(name)
+    if pure.is_absolute() or ".." in pure.parts or "\\" in name or ":" in name or not pure.parts:
+        raise BundleError(f"{root.name}: the manifest names {name!r}, a path outside the bundle")
+    path = root / name
+    try:
+        if not path.resolve(strict=True).is_relative_to(root.resolve(strict=True)):
+            raise BundleError(f"{root.name}: {name!r} is a link to a place outside the bundle")
+        size = path.stat().st_size
+    except OSError:
+        raise BundleError(f"{root.name}: {name} is missing; export or copy it again") from None
+    if size != expected.size:
+        raise BundleError(
+            f"{root.name}: {name} has {size} bytes, the manifest says {expected.size}; "
+            "export or copy it again"
+        )
+
+
+def _check_forms(bundle: Bundle) -> None:
+    onnx = bundle.manifest.forms.onnx
+    for segment in onnx.segments if onnx else ():
+        bundle.file(segment.file)
+
+
+def _check_hash(path: Path, expected: File, found: str) -> None:
+    if found != expected.sha256:
+        raise BundleError(
+            f"{path.name} does not match its hash ({found[:12]} found, {expected.sha256[:12]} in "
+            "the manifest): it was changed or damaged; export or copy it again"
+        )
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from None
+
+
+# --- hashes already checked, remembered in the user's cache --------------------------------------
+
+
+def cache_folder() -> Path:
+    """Where edgedec keeps what it can make anew; `EDGEDEC_CACHE` overrides the system's place."""
+    return Path(os.environ.get("EDGEDEC_CACHE") or platformdirs.user_cache_path("edgedec"))
+
+
+def _verify_once(bundle: Bundle) -> None:
+    store = cache_folder() / "verified.json"
+    known = _remembered(store)
+    fresh: dict[str, str] = {}
+    for name, expected in bundle.manifest.files.items():
+        path = bundle.path / name
+        status = path.stat()
+        key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}|{status.st_ino}"
+        if known.get(key) != expected.sha256:
+            found = _digest(path)
+            _check_hash(path, expected, found)
+            fresh[key] = found
+    if fresh:
+        _remember(store, known | fresh)
+
+
+def _remembered(store: Path) -> dict[str, str]:
+    try:
+        return msgspec.json.decode(store.read_bytes(), type=dict[str, str])
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return {}
+
+
+def _remember(store: Path, entries: dict[str, str]) -> None:
+    # A cache that cannot be written only costs time.
+    with suppress(OSError):
+        store.parent.mkdir(parents=True, exist_ok=True)
+        partial = store.with_suffix(f".{os.getpid()}")
+        partial.write_bytes(msgspec.json.encode(dict(list(entries.items())[-4096:])))
+        partial.replace(store)
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BundleWriter:
+    """A bundle in the making: put files under `path`, then call `finish`."""
+
+    path: Path
+
+    def finish(self, manifest: Manifest) -> Manifest:
+        """Hash what was written, fill in `files`, and write the manifest."""
+        files = {
+            path.relative_to(self.path).as_posix(): File(
+                size=path.stat().st_size, sha256=_digest(path)
+            )
+            for path in sorted(self.path.rglob("*"))
+            if path.is_file() and path.name != manifests.FILE
+        }
+        done = msgspec.structs.replace(manifest, files=files)
+        (self.path / manifests.FILE).write_bytes(manifests.encode(done))
+        return done
+
+
+@contextmanager
+def write_bundle(target: Path, force: bool = False) -> Iterator[BundleWriter]:
+    """Write a bundle in a temporary folder beside `target`, and move it there when complete.
+
+    Whatever goes wrong, Ctrl-C included, the target stays as it was and nothing else is left.
+
+    Raises:
+        WriteError: the target exists (and `force` is not set, or it is no bundle), the place is
+            read-only, or the disk is full.
+    """
+    _check_target(target, force)
+    partial = target.parent / f".{target.name}.{os.getpid()}.partial"
+    try:
+        partial.mkdir(parents=True)
+        yield BundleWriter(partial)
+        _move(partial, target)
+    except OSError as error:
+        raise _write_error(error, target) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check_target(target: Path, force: bool) -> None:
+    if not target.exists():
+        return
+    if not force:
+        raise WriteError(f"{target} exists already: choose another place or add --force")
+    if not (target / manifests.FILE).is_file() and (target.is_file() or any(target.iterdir())):
+        raise WriteError(f"{target} is not a bundle, so it is not replaced: choose another place")
+
+
+def _move(partial: Path, target: Path) -> None:
+    old = target.parent / f".{target.name}.{os.getpid()}.old"
+    if target.exists():
+        target.rename(old)
+    try:
+        partial.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_error(error: OSError, target: Path) -> WriteError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return WriteError(f"no space left for {target}: free some room and export again")
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return WriteError(f"{target.parent} cannot be written to: choose another place with -o")
+    return WriteError(f"{target} cannot be written: {error.strerror or error}")

@@ -1,0 +1,362 @@
+"""The seams of edgedec: what a runtime offers, what a drafter is, and what passes between them.
+
+Read this first, then `decode.py`. A runtime never knows a strategy and a strategy never knows a
+runtime; the loop in `decode.py` stands between them. What a model *is* stands in
+`architecture.py`, what export *writes* in `manifest.py`.
+
+A session is a tree of rows. The committed rows are the trunk; every row since then is *living* and
+has a handle: living rows are numbered 0, 1, 2, ... in the order in which they were stepped, so a
+step of n rows takes the next n handles. `keep` ends that numbering: survivors become trunk or are
+renumbered from 0. Nothing is ever rolled back; what is not kept is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edgedec.architecture import Architecture
+
+    Floats = NDArray[np.float32]
+    Ints = NDArray[np.int32]
+
+TRUNK = -1
+"""The handle of the last trunk row, as a parent."""
+
+Layers = tuple[range, ...]
+"""The layers a row runs through: (range(0, 3),) exits early, two ranges skip the middle."""
+
+Exactness = Literal["bitwise", "token"]
+"""`bitwise`: a row's numbers do not depend on its neighbours; `token`: but for near ties."""
+
+
+# --- a session and its steps -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The input of one step: n rows, parents before children.
+
+    `tokens` [n] are ids (V and above are learned ids); with `hidden` [n, D] the rows enter with
+    those vectors instead. `parents` [n] are handles, or TRUNK. `positions` [n] default to the
+    parent's + 1. `visible[i]` names further living rows that row i sees besides the trunk, its
+    ancestors and itself.
+    """
+
+    tokens: Ints
+    parents: Ints
+    positions: Ints | None = None
+    hidden: Floats | None = None
+    visible: Sequence[Sequence[int]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """What a step must be able to answer; what is not asked for is not computed.
+
+    `logits`: the rows (indices in the step) that get logits, None for all of them.
+    `hidden`: the layers whose outputs are wanted (0 is the embedding, L the last layer's output
+    before the final norm).
+    """
+
+    logits: tuple[int, ...] | None = None
+    hidden: tuple[int, ...] = ()
+
+
+class StepResult(Protocol):
+    """The outcome of one step. Arrays are views, valid until the session's next step.
+
+    `i` and `rows` count the rows of the step; those without logits raise an IndexError.
+    """
+
+    @property
+    def handles(self) -> range:
+        """The handles of the rows of this step."""
+        ...
+
+    def argmax(self) -> Ints:
+        """The most likely token of each row [n]; -1 where no logits were wanted."""
+        ...
+
+    def topk(self, k: int) -> tuple[Ints, Floats]:
+        """The k largest logits of each row with logits, largest first: ids and values [m, k]."""
+        ...
+
+    def logits(self, i: int) -> Floats:
+        """The logits of row i [V]."""
+        ...
+
+    def hidden(self, layer: int) -> Floats:
+        """The hidden states of all rows at a layer that was wanted [n, D]."""
+        ...
+
+
+class Session(Protocol):
+    """One conversation with one model: a trunk, living rows, and their keys and values."""
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        """The token ids of the trunk."""
+        ...
+
+    def step(
+        self, rows: Rows, layers: Layers | None = None, want: Want | None = None
+    ) -> StepResult:
+        """Run new rows through the model (`layers` None: all of it); the trunk is not touched.
+
+        Rows that ran a skipping set of layers are scratch: seen only by rows of the same set.
+
+        Raises:
+            InputError: the rows do not fit into the context that is left.
+            UsageError: a parent, position, layer range or id that does not exist.
+        """
+        ...
+
+    def resume(
+        self, handles: Sequence[int], layers: Layers, want: Want | None = None
+    ) -> StepResult:
+        """Run living rows, which ran the layers before, through further layers."""
+        ...
+
+    def keep(self, leaves: Sequence[int]) -> tuple[int, ...]:
+        """Let the leaves and their ancestors live on and drop all other living rows.
+
+        What is common to all leaves becomes trunk. Returns the leaves' new handles (TRUNK for the
+        trunk's end). The only way to grow the trunk; `keep([TRUNK])` drops every living row.
+
+        Raises:
+            UsageError: a kept row has not run every layer.
+        """
+        ...
+
+    def truncate(self, length: int) -> None:
+        """Cut the trunk to its first `length` rows and drop all living rows."""
+        ...
+
+    def encode(self, source: Ints | Floats) -> None:
+        """Run the encoder over a source (ids, or features [n, F]) and keep what it gives."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """Write trunk, keys, values and encoder output to a safetensors file."""
+        ...
+
+    def load(self, path: Path) -> None:
+        """Take over a saved trunk.
+
+        Raises:
+            StateError: it belongs to another bundle, runtime, layout or key/value type.
+        """
+        ...
+
+    def fork(self) -> Session:
+        """A second session with a copy of this trunk; the weights are shared."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a runtime can do with the model it has open.
+
+    `row_widths`: the only numbers of rows a step may have (static graphs; the loop pads), None for
+    any up to `max_rows`. `cuts`: layers at which a range may begin or end. `hidden_layers`: layers
+    whose output can be wanted. `kv_types`: storage of keys and values, the default first.
+    """
+
+    max_rows: int
+    row_widths: tuple[int, ...] | None = None
+    cuts: tuple[int, ...] = ()
+    resume: bool = False
+    hidden_layers: tuple[int, ...] = ()
+    learned_ids: bool = False
+    encoder: bool = False
+    roots: int = 1
+    exactness: Exactness = "token"
+    kv_types: tuple[str, ...] = ("fp32",)
+
+
+class Engine(Protocol):
+    """A bundle opened by a runtime: the weights, shared by its sessions."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this runtime can do with this bundle."""
+        ...
+
+    def session(self) -> Session:
+        """A new, empty session."""
+        ...
+
+    def set_learned(self, vectors: Floats) -> None:
+        """The embeddings [count, D] that ids V, V + 1, ... stand for."""
+        ...
+
+    def close(self) -> None:
+        """Give the weights back; its sessions end with it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One device as a runtime sees it; `problem` says why it cannot be used, and what to do."""
+
+    name: str
+    runtime: str
+    description: str
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How to open a bundle: device name, threads (None: physical cores)."""
+
+    device: str = "cpu"
+    threads: int | None = None
+
+
+# --- drafting ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Proposed continuations as a tree of n nodes, parents first (-1: follows the last token).
+
+    `score[n]` is the drafter's uncalibrated probability of a node given its parent, `rank[n]` its
+    place among its siblings. `riders[n]` are the learned ids to hang below each node (never
+    emitted; they prepare the next draft).
+    """
+
+    tokens: Ints
+    parents: Ints
+    score: Floats
+    rank: Ints
+    riders: Sequence[Sequence[int]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What the loop must collect for a drafter: top-k per row, hidden layers, cuts to run at."""
+
+    topk: int = 0
+    hidden: tuple[int, ...] = ()
+    cuts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a drafter may look at: all tokens so far, and how many of them were the prompt."""
+
+    tokens: Sequence[int]
+    prompt_length: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One turn of the loop, told to every drafter.
+
+    `tree` is what was checked, its node i being step row i + 1 (row 0 is the last token emitted
+    before); `accepted` the nodes on the accepted path; `emitted` the tokens that came out.
+    `topk` [n + 1, k] and `hidden` [n + 1, D] hold what the strategy's `Needs` asked for.
+    """
+
+    tree: Draft
+    accepted: tuple[int, ...]
+    emitted: tuple[int, ...]
+    topk: tuple[Ints, Floats] | None = None
+    hidden: dict[int, Floats] = field(default_factory=dict)
+    rider_hidden: Floats | None = None
+    seconds: float = 0.0
+
+
+class Host(Protocol):
+    """The only door from a drafter to a model: scratch work, and other models. It cannot keep."""
+
+    @property
+    def architecture(self) -> Architecture:
+        """The model being decoded."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What its runtime can do."""
+        ...
+
+    def step(
+        self, rows: Rows, layers: Layers | None = None, want: Want | None = None
+    ) -> StepResult:
+        """Scratch rows in the session that decodes."""
+        ...
+
+    def resume(
+        self, handles: Sequence[int], layers: Layers, want: Want | None = None
+    ) -> StepResult:
+        """Run scratch rows through further layers."""
+        ...
+
+    def load(self, bundle: str) -> Engine:
+        """Open a draft model."""
+        ...
+
+
+class Drafter(Protocol):
+    """The state of one strategy in one conversation."""
+
+    def expected_cost(self, budget: int) -> float:
+        """Seconds that a proposal of up to `budget` nodes is expected to take."""
+        ...
+
+    def propose(self, context: Context, budget: int) -> Draft:
+        """Up to `budget` nodes that may follow the context; none is a fine answer."""
+        ...
+
+    def observe(self, outcome: Outcome) -> None:
+        """Learn from what was checked."""
+        ...
+
+    def reset(self) -> None:
+        """Forget the conversation."""
+        ...
+
+
+class Strategy(Protocol):
+    """A way of drafting with its options: a frozen dataclass, one file in `strategies/`."""
+
+    @property
+    def lossy(self) -> bool:
+        """Whether its output may differ from plain decoding."""
+        ...
+
+    def needs(self, architecture: Architecture, capabilities: Capabilities) -> Needs:
+        """What it needs from the loop.
+
+        Raises:
+            UnsupportedError: this model or runtime lacks something; the message names it.
+        """
+        ...
+
+    def open(self, host: Host) -> Drafter:
+        """Begin a conversation."""
+        ...
+
+
+# --- what a room's modules look like -----------------------------------------------------------
+
+
+class RuntimeModule(Protocol):
+    """A file or folder in `runtimes/`: lists devices, opens bundles."""
+
+    PREFERENCE: int
+    """Lower is tried first where several runtimes serve a device."""
+
+    FORM: str
+    """The form of the bundle it reads: onnx, native, gguf."""
+
+    devices: Callable[[], list[Device]]
+    open: Callable[..., Engine]

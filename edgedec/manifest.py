@@ -1,0 +1,133 @@
+"""`manifest.json`: all that is known of a bundle, so that nothing is guessed from a name.
+
+Export writes it last; runtimes and the command line read only it. It knows nothing about how to
+run a model.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from edgedec.architecture import Architecture, Spec
+from edgedec.errors import BundleError
+from edgedec.weights import role
+
+SCHEMA = 1
+FILE = "manifest.json"
+
+
+class Format(Spec, frozen=True):
+    """How a matrix is stored: floats, or integers with one scale per `block` inputs.
+
+    Integers are symmetric: int8 is -127..127, int4 is -8..7 (stored as 0..15, zero point 8).
+    """
+
+    kind: Literal["fp32", "fp16", "int8", "int4"]
+    block: int | None = None
+
+    def __str__(self) -> str:
+        return self.kind if self.block is None else f"{self.kind}/{self.block}"
+
+
+class Segment(Spec, frozen=True):
+    """One ONNX file: layers [first, last), the embedding before and the head after if said."""
+
+    file: str
+    first: int
+    last: int
+    embed: bool = False
+    head: bool = False
+
+
+class OnnxForm(Spec, frozen=True):
+    """The segments in the order in which a step runs them; `hidden` are layers it can show."""
+
+    segments: tuple[Segment, ...]
+    hidden: tuple[int, ...] = ()
+
+
+class Forms(Spec, frozen=True):
+    """The forms in which the weights are present."""
+
+    onnx: OnnxForm | None = None
+
+
+class File(Spec, frozen=True):
+    """One file of the bundle."""
+
+    size: int
+    sha256: str
+
+
+class Quality(Spec, frozen=True):
+    """The damage of quantisation, measured at export against the checkpoint in fp32.
+
+    `max_error`: largest absolute difference of a logit; `kl`: mean KL divergence in nats;
+    `top1`: share of positions with the same most likely token; over `tokens` of held-out `text`.
+    """
+
+    max_error: float
+    kl: float
+    top1: float
+    tokens: int
+    text: str
+
+
+class Provenance(Spec, frozen=True):
+    """Where the weights come from and what made the bundle."""
+
+    source: str
+    created: str
+    exporter: str
+    revision: str | None = None
+    licence: str | None = None
+    options: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class Manifest(Spec, frozen=True):
+    """See the fields; `quantisation` is keyed by tensor name or, failing that, by role."""
+
+    name: str
+    architecture: Architecture
+    quantisation: dict[str, Format]
+    forms: Forms
+    files: dict[str, File]
+    provenance: Provenance
+    cuts: tuple[int, ...] = ()
+    strategies: tuple[str, ...] = ()
+    quality: Quality | None = None
+    schema: int = SCHEMA
+
+    def format_of(self, tensor: str) -> Format:
+        """How a tensor is stored; what is not quantised is fp32."""
+        by_role = self.quantisation.get(role(tensor) or "", Format(kind="fp32"))
+        return self.quantisation.get(tensor, by_role)
+
+
+class _Version(msgspec.Struct):
+    schema: int
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The manifest as indented JSON; `schema` is always written."""
+    plain = {"schema": manifest.schema, **msgspec.to_builtins(manifest)}
+    return msgspec.json.format(msgspec.json.encode(plain), indent=1) + b"\n"
+
+
+def decode(text: bytes) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        BundleError: not JSON, a newer schema, an unknown or missing field, a wrong type.
+    """
+    try:
+        version = msgspec.json.decode(text, type=_Version).schema
+        if version > SCHEMA:
+            raise BundleError(
+                f"{FILE} has schema {version}, this edgedec reads up to {SCHEMA}: update edgedec"
+            )
+        return msgspec.json.decode(text, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"{FILE} cannot be read: {error}; export the model again") from None

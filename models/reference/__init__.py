@@ -1,0 +1,1 @@
+"""The bundles that ship inside edgedec, each with its recipe and card."""
