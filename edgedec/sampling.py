@@ -1,0 +1,207 @@
+"""How the next token is chosen: the user's settings, the chain of processors, the draw.
+
+The draw is argmax(processed logits + Gumbel noise), which has exactly the distribution
+softmax(processed logits). The noise depends on (seed, output index, token) alone, so the same seed
+gives the same text however the logits were come by. Knows nothing about models or sessions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgedec import processors
+from edgedec.constraint import Allowed, Constraint
+from edgedec.errors import InputError, UsageError
+from edgedec.gumbel import gumbel
+from edgedec.processors import Processor
+
+Floats = NDArray[np.float32]
+State = tuple[Any, ...]
+"""The states of the processors, in their order. Immutable: keep one per node of a tree."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """The settings of a generation; the default is greedy.
+
+    `temperature` 0 is greedy: the most likely token, and top-k, top-p and min-p change nothing.
+    `top_k` 0, `top_p` 1 and `min_p` 0 are off, as are penalties of 1, 0 and 0. With `mirostat_tau`
+    (bits) mirostat v2 steers the surprise of the text. `seed` is 0 to 2^64 - 1.
+
+    Raises:
+        UsageError: a value out of its range, named.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    mirostat_tau: float | None = None
+    mirostat_eta: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self._number("temperature", 0, 100)
+        self._whole("top_k", (1 << 31) - 1)
+        self._number("top_p", 0, 1, above=True)
+        self._number("min_p", 0, 1)
+        self._number("repetition_penalty", 0, 100, above=True)
+        self._number("frequency_penalty", -100, 100)
+        self._number("presence_penalty", -100, 100)
+        self._number("mirostat_eta", 0, 1, above=True)
+        self._whole("seed", (1 << 64) - 1)
+        if self.mirostat_tau is not None:
+            self._number("mirostat_tau", 0, 100, above=True)
+            if self.temperature == 0:
+                raise UsageError("mirostat_tau needs a temperature above 0; give a temperature")
+
+    def _number(self, name: str, low: float, high: float, above: bool = False) -> None:
+        value = getattr(self, name)
+        number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+        if not number or not low <= value <= high or (above and value == low):
+            start = f"above {low}" if above else f"from {low}"
+            raise UsageError(f"{name} is {value!r}; it must be {start} to {high}")
+
+    def _whole(self, name: str, high: int) -> None:
+        value = getattr(self, name)
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if not whole or not 0 <= value <= high:
+            raise UsageError(f"{name} is {value!r}; it must be a whole number from 0 to {high}")
+
+
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """The settings as a chain of processors, and the draw. Immutable and pure."""
+
+    sampling: Sampling
+    chain: tuple[Processor, ...]
+
+    @classmethod
+    def build(cls, sampling: Sampling, constraint: Constraint | None = None) -> Sampler:
+        """The chain: penalties, constraint, temperature, top-k, top-p, min-p, mirostat."""
+        return cls(sampling, (*_penalties(sampling), *_allowed(constraint), *_warpers(sampling)))
+
+    @property
+    def greedy(self) -> bool:
+        """Whether no noise is drawn."""
+        return self.sampling.temperature == 0
+
+    @property
+    def plain_greedy(self) -> bool:
+        """Whether the draw is the argmax of the model's own logits, which need not be fetched.
+
+        Then the state never changes and `advance` need not be called.
+        """
+        return self.greedy and not self.chain
+
+    def start(self, prompt: Sequence[int]) -> State:
+        """The state before the first new token; `prompt` are the ids before it."""
+        return tuple(processor.start(prompt) for processor in self.chain)
+
+    def process(self, state: State, logits: Floats) -> Floats:
+        """The model's logits [V] after all processors; the input is not written to."""
+        for processor, own in zip(self.chain, state, strict=True):
+            logits = processor.apply(own, logits)
+        return logits
+
+    def draw(self, state: State, logits: Floats, index: int) -> int:
+        """The token chosen from the model's (unprocessed) logits [V].
+
+        `index` counts the new tokens from 0. The lowest id wins ties.
+
+        Raises:
+            InputError: no token is left to choose from, or the logits are not numbers.
+        """
+        processed = self.process(state, logits)
+        if self.greedy:
+            token = int(processed.argmax())
+            _check(float(processed[token]))
+            return token
+        ids = np.flatnonzero(np.isfinite(processed))
+        if not ids.size:
+            _check(float(processed.max()))
+        noise = gumbel(self.sampling.seed, index, ids)
+        noise += processed[ids]
+        return int(ids[noise.argmax()])
+
+    def advance(self, state: State, token: int, logits: Floats) -> State:
+        """The state after `token`; `logits` are the model's, as given to `draw`."""
+        reads = self.sampling.mirostat_tau is not None
+        states = []
+        for processor, own in zip(self.chain, state, strict=True):
+            states.append(processor.advance(own, token, logits))
+            # Mirostat stands last and is the only one that looks at the logits.
+            if reads:
+                logits = processor.apply(own, logits)
+        return tuple(states)
+
+
+@dataclass(frozen=True, slots=True)
+class Logprobs:
+    """Natural logarithms of probabilities: of one token, and of the k most likely [k]."""
+
+    token: float
+    ids: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+
+def logprobs(logits: Floats, token: int, k: int = 0) -> Logprobs:
+    """The log-softmax of logits [V] at `token` and at the k largest (lower ids first in ties)."""
+    total = processors.log_total(logits)
+    k = min(k, logits.size)
+    ids = np.empty(0, np.int64)
+    if k:
+        threshold = np.partition(logits, logits.size - k)[logits.size - k]
+        near = np.flatnonzero(logits >= threshold)
+        ids = near[np.argsort(-logits[near], kind="stable")[:k]]
+    return Logprobs(float(logits[token]) - total, ids, logits[ids].astype(np.float64) - total)
+
+
+def _penalties(sampling: Sampling) -> list[Processor]:
+    chain: list[Processor] = []
+    if sampling.repetition_penalty != 1:
+        chain.append(processors.Repetition(sampling.repetition_penalty))
+    if sampling.frequency_penalty or sampling.presence_penalty:
+        chain.append(processors.Occurrence(sampling.frequency_penalty, sampling.presence_penalty))
+    return chain
+
+
+def _allowed(constraint: Constraint | None) -> list[Processor]:
+    return [] if constraint is None else [Allowed(constraint)]
+
+
+def _warpers(sampling: Sampling) -> list[Processor]:
+    """What changes the distribution but never the most likely token."""
+    if sampling.temperature == 0:
+        return []
+    chain: list[Processor] = []
+    if sampling.temperature != 1:
+        chain.append(processors.Temperature(sampling.temperature))
+    if sampling.top_k:
+        chain.append(processors.TopK(sampling.top_k))
+    if sampling.top_p < 1:
+        chain.append(processors.TopP(sampling.top_p))
+    if sampling.min_p:
+        chain.append(processors.MinP(sampling.min_p))
+    if sampling.mirostat_tau is not None:
+        chain.append(processors.Mirostat(sampling.mirostat_tau, sampling.mirostat_eta))
+    return chain
+
+
+def _check(best: float) -> None:
+    if best == -math.inf:
+        raise InputError("the constraint allows no token: there is nothing left to choose from")
+    if not math.isfinite(best):
+        raise InputError(
+            f"the model's logits hold {best}, which is no number to choose by: "
+            "check the bundle with `edgedec info --verify`"
+        )
