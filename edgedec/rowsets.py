@@ -1,0 +1,158 @@
+"""Sets of rows and sets of layers as integers: bit i stands for row or layer i.
+
+They cost next to nothing for the few rows of a draft. Also the checks that need nothing but what a
+caller passed to a step. It knows no session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgedec.contracts import Layers, Rows
+from edgedec.errors import InputError, UsageError
+
+Bools = NDArray[np.bool_]
+Indices = NDArray[np.int64]
+
+
+def layer_set(layers: Layers | None, total: int, cuts: Sequence[int]) -> int:
+    """The set of layers that ranges name; None is all of them.
+
+    Raises:
+        UsageError: a range is empty, overlaps, leaves 0..`total`, or does not begin and end at a
+            cut.
+    """
+    if layers is None:
+        return (1 << total) - 1
+    allowed = {0, total, *cuts}
+    found, last = 0, 0
+    for part in layers:
+        if part.step != 1 or not last <= part.start < part.stop <= total:
+            raise UsageError(f"layers {layers} are not rising ranges within 0..{total}")
+        if not {part.start, part.stop} <= allowed:
+            raise UsageError(
+                f"layers {part.start}..{part.stop} do not begin and end at a cut of this model "
+                f"({', '.join(map(str, sorted(allowed)))})"
+            )
+        found |= (1 << part.stop) - (1 << part.start)
+        last = part.stop
+    if not found:
+        raise UsageError("a step runs at least one layer")
+    return found
+
+
+def bucket(rows: int, limit: int) -> int:
+    """A capacity for at least `rows` rows: a quarter more, in steps of 128, at most `limit`."""
+    return max(rows, min(limit, -(-(rows + rows // 4) // 128) * 128))
+
+
+def skips(layers: int) -> bool:
+    """Whether a set of layers does not run from 0 without a gap: such rows are scratch."""
+    return layers & (layers + 1) != 0
+
+
+def lowest(bits: int) -> int:
+    """The smallest member of a set that is not empty."""
+    return (bits & -bits).bit_length() - 1
+
+
+def members(rows: Sequence[int]) -> int:
+    """A set from its members."""
+    if isinstance(rows, range) and rows.step == 1:
+        return ((1 << len(rows)) - 1) << rows.start
+    return sum(1 << row for row in rows)
+
+
+def matrix(rows: Sequence[int], columns: int) -> Bools:
+    """Sets as the lines of a boolean matrix [rows, columns]."""
+    width = max(1, -(-columns // 8))
+    packed = np.frombuffer(b"".join(bits.to_bytes(width, "little") for bits in rows), np.uint8)
+    unpacked = np.unpackbits(packed.reshape(len(rows), width), axis=1, bitorder="little")
+    return unpacked[:, :columns].astype(np.bool_)
+
+
+def common_start(paths: Sequence[Sequence[int]]) -> Sequence[int]:
+    """The longest beginning that all paths share."""
+    shortest = min(paths, key=len)
+    if len(paths) == 1:
+        return shortest
+    for depth, handle in enumerate(shortest):
+        if any(path[depth] != handle for path in paths):
+            return shortest[:depth]
+    return shortest
+
+
+def is_chain(parents: NDArray[np.int32], first: int) -> bool:
+    """Whether new rows, numbered from `first`, follow each other and the row before them."""
+    if parents[0] != first - 1:
+        return False
+    count = len(parents)
+    return count == 1 or bool((parents[1:] == np.arange(first, first + count - 1)).all())
+
+
+def extra_rows(visible: Sequence[Sequence[int]] | None, first: int, count: int) -> dict[int, int]:
+    """`Rows.visible` as sets, by handle.
+
+    Raises:
+        UsageError: a row that does not exist.
+    """
+    found: dict[int, int] = {}
+    for index, others in enumerate(visible or ()):
+        for other in others:
+            if not 0 <= other < first + count:
+                raise UsageError(f"row {index} of the step cannot see row {other}: there is none")
+            found[first + index] = found.get(first + index, 0) | 1 << other
+    return found
+
+
+def check_rows(rows: Rows, count: int, ids: int) -> None:
+    """Refuse columns of different lengths and tokens outside 0..`ids`.
+
+    Raises:
+        UsageError: naming the first such thing.
+    """
+    if not count:
+        raise UsageError("a step needs at least one row")
+    for name in ("parents", "positions", "hidden", "visible"):
+        column = getattr(rows, name)
+        if column is not None and len(column) != count:
+            raise UsageError(f"{count} tokens, but {len(column)} entries in {name}")
+    tokens = rows.tokens
+    low, high = (tokens[0], tokens[0]) if count == 1 else (np.min(tokens), np.max(tokens))
+    if low < 0 or high >= ids:
+        raise UsageError(f"token id {low if low < 0 else high} does not exist: there are {ids}")
+
+
+def check_positions(positions: Indices, context: int) -> None:
+    """Refuse positions outside the model's context.
+
+    Raises:
+        InputError: the text is too long.
+        UsageError: a position is negative.
+    """
+    single = len(positions) == 1
+    top = int(positions[0] if single else positions.max())
+    if top >= context:
+        raise InputError(
+            f"the text has {top + 1} tokens, the model's context holds {context}: "
+            "shorten the prompt or ask for fewer new tokens"
+        )
+    if int(positions[0] if single else positions.min()) < 0:
+        raise UsageError("a position is negative: the first token of a text has position 0")
+
+
+def check_hidden(wanted: Sequence[int], run: int, offered: Sequence[int]) -> None:
+    """Refuse hidden states that a runtime does not show, or that these layers do not make.
+
+    Raises:
+        UsageError: naming the layer.
+    """
+    for layer in wanted:
+        if layer not in offered:
+            listed = ", ".join(map(str, offered)) or "none"
+            raise UsageError(f"no hidden states of layer {layer} here; there are those of {listed}")
+        if not run >> max(0, layer - 1) & 1:
+            raise UsageError(f"the layers that are run do not give hidden states of layer {layer}")
