@@ -1,0 +1,80 @@
+"""From the text of a config to an architecture: picks the family by `model_type`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec.structs import replace
+
+from edgedec import rooms
+from edgedec.architecture import Architecture
+from edgedec.errors import CheckpointError, UnsupportedError
+from edgedec.models._config import Config
+from edgedec.models._llama_like import tokens
+from edgedec.models._source import Source
+from edgedec.rope import inverse_frequencies
+
+ROOM = "edgedec.models"
+
+
+def families() -> list[str]:
+    """The supported values of `model_type`; one file each."""
+    return [name for name in rooms.names(ROOM) if name != "reference"]
+
+
+def describe(
+    config_json: Mapping[str, object],
+    *,
+    generation: Mapping[str, object] | None = None,
+    context: int | None = None,
+    ignore: frozenset[str] = frozenset(),
+) -> tuple[Architecture, dict[str, Source]]:
+    """What the model is, and where each of its tensors lies in the checkpoint.
+
+    `generation` is the content of `generation_config.json`, whose special ids come first;
+    `context` the longest text to support (default: what the model was made for); `ignore` names
+    fields of the config that do not matter.
+
+    Raises:
+        UnsupportedError: an unknown `model_type`, or a field or value that we do not support.
+        CheckpointError: a field is missing, ill-typed or contradicts another.
+        UsageError: a context that the model does not have.
+    """
+    config = Config(config_json, ignore=ignore)
+    model_type = config.take("model_type", str)
+    if model_type not in families():
+        raise UnsupportedError(
+            f"model_type {model_type!r} is not supported; supported: {', '.join(families())}"
+        )
+    family = rooms.load(ROOM, model_type)
+    try:
+        architecture: Architecture = family.architecture(config, context)
+        _check_positions(architecture)
+    except (ValueError, ArithmeticError) as error:
+        raise CheckpointError(f"{config.place} makes no model: {error}") from None
+    sources: dict[str, Source] = family.tensors(architecture, config)
+    config.finish()
+    return _with_ids_of(architecture, generation or {}), sources
+
+
+def _check_positions(architecture: Architecture) -> None:
+    """Refuse rotary settings without angles here rather than in the middle of an export."""
+    attentions = [layer.self_attention for layer in architecture.decoder.layers]
+    for rope, head_dim in {(a.rope, a.head_dim) for a in attentions}:
+        if rope is not None:
+            inverse_frequencies(rope, head_dim)
+
+
+def _with_ids_of(architecture: Architecture, generation: Mapping[str, object]) -> Architecture:
+    settings = Config(generation, place="generation_config.json")
+    found = tokens(settings, architecture.vocab)
+    old = architecture.tokens
+    return replace(
+        architecture,
+        tokens=replace(
+            old,
+            eos=found.eos or old.eos,
+            bos=old.bos if found.bos is None else found.bos,
+            pad=old.pad if found.pad is None else found.pad,
+        ),
+    )
