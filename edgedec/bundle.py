@@ -224,6 +224,7 @@ def write_bundle(target: Path, force: bool = False) -> Iterator[BundleWriter]:
     """
     _check_target(target, force)
     partial = target.parent / f".{target.name}.{os.getpid()}.partial"
+    missing = [folder for folder in target.parents if not folder.exists()]
     try:
         partial.mkdir(parents=True)
         yield BundleWriter(partial)
@@ -232,6 +233,9 @@ def write_bundle(target: Path, force: bool = False) -> Iterator[BundleWriter]:
         raise _write_error(error, target) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()  # only what is empty goes, so a finished bundle keeps its parents
 
 
 def _check_target(target: Path, force: bool) -> None:

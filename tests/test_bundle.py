@@ -125,7 +125,7 @@ def test_what_is_no_bundle(tmp_path: Path) -> None:
 def test_a_failed_export_leaves_nothing(
     tmp_path: Path, error: BaseException, expected: type[BaseException], words: str
 ) -> None:
-    with pytest.raises(expected, match=words), bundles.write_bundle(tmp_path / "new") as writer:
+    with pytest.raises(expected, match=words), bundles.write_bundle(tmp_path / "a/new") as writer:
         (writer.path / "half").write_bytes(b"x")
         raise error
     assert list(tmp_path.iterdir()) == []

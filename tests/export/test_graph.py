@@ -156,7 +156,7 @@ class Steps:
         head_rows: Sequence[int] | None = None,
     ) -> dict[str, NDArray[np.float32]]:
         count = len(ids)
-        rows = reference.Rows(count, parents)
+        rows = reference.Placement(count, parents)
         feeds = {
             "ids": np.asarray(ids, np.int64),
             "learned": self.learned,
@@ -179,7 +179,7 @@ class Steps:
             self.keep(rows, results)
         return results
 
-    def mask(self, rows: reference.Rows, window: int | None) -> NDArray[np.float32]:
+    def mask(self, rows: reference.Placement, window: int | None) -> NDArray[np.float32]:
         seen = np.zeros((len(rows.positions), self.slots), bool)
         positions = rows.positions + len(self.positions)
         for index, position in enumerate(self.positions):
@@ -188,7 +188,7 @@ class Steps:
         both = np.hstack([seen, rows.visible(window)])
         return np.where(both, np.float32(0), UNSEEN)
 
-    def keep(self, rows: reference.Rows, results: Mapping[str, NDArray[np.float32]]) -> None:
+    def keep(self, rows: reference.Placement, results: Mapping[str, NDArray[np.float32]]) -> None:
         first = self.slots - 1 - len(self.positions)
         for name, past in self.past.items():
             new = results[name.replace("past", "new")]
@@ -259,7 +259,7 @@ def test_cuts_and_hidden_layers(tmp_path: Path, name: str, cuts: tuple[int, ...]
     results = step(TOKENS)
     expected = reference.forward(architecture, source, TOKENS)
     np.testing.assert_allclose(results["logits"], expected, atol=2e-4, rtol=1e-4)
-    states = list(reference.states(architecture, source, TOKENS, reference.Rows(len(TOKENS))))
+    states = list(reference.states(architecture, source, TOKENS, reference.Placement(len(TOKENS))))
     for layer in (0, 1, 2, layers):
         got = results[f"hidden.{layer}"]
         np.testing.assert_allclose(got, states[layer], atol=2e-4, rtol=1e-4)

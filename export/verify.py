@@ -1,0 +1,143 @@
+"""What a bundle computes against what the checkpoint computes, on held-out text.
+
+The reference is `reference.py` in float32; the bundle is run by the runtime of its form, as users
+run it. Knows nothing about how bundles are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgedec import rooms
+from edgedec.contracts import EngineOptions, Rows
+from edgedec.errors import InputError, UnsupportedError
+from edgedec.export.reference import forward
+from edgedec.manifest import Quality
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from tokenizers import Tokenizer
+
+    from edgedec.bundle import Bundle
+    from edgedec.contracts import Engine, Floats
+    from edgedec.export.checkpoint import WeightSource
+
+HELD_OUT = "heldout.txt"
+TOKENS = 256
+ROWS = 32
+"""Rows that the bundle runs at a time."""
+
+TOLERANCE = {"fp32": 1e-2, "fp16": 1e-1}
+"""The largest error of a logit, relative to the largest logit, that an export may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Token ids to compare on, and the name of the text they come from."""
+
+    ids: NDArray[np.int32]
+    name: str
+
+
+def held_out(tokenizer: Tokenizer, context: int, text: Path | None = None) -> HeldOut:
+    """The first tokens of a text file, or of our own.
+
+    Raises:
+        InputError: the file cannot be read or has no token.
+    """
+    try:
+        if text is None:
+            content = resources.files("edgedec.export").joinpath(HELD_OUT).read_text("utf-8")
+        else:
+            content = text.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{text} cannot be read as text: {error}") from None
+    ids = tokenizer.encode(content).ids[: min(TOKENS, context)]
+    if not ids:
+        raise InputError(f"{text or HELD_OUT} holds no token to compare on: give another --text")
+    return HeldOut(np.array(ids, dtype=np.int32), text.name if text else HELD_OUT)
+
+
+def measure(
+    bundle: Bundle,
+    weights: WeightSource,
+    sample: HeldOut,
+    device: str = "cpu",
+    progress: Callable[[float], None] = lambda share: None,
+) -> Quality:
+    """Compare every logit of the sample.
+
+    Raises:
+        UnsupportedError: NaN or Inf, or an error that rounding cannot explain.
+    """
+    progress(0.0)
+    # First and alone in memory: the reference takes a layer of weights, the runtime all of them.
+    expected = forward(bundle.manifest.architecture, weights, sample.ids)
+    progress(0.5)
+    engine: Engine = rooms.load("edgedec.runtimes", "onnx").open(bundle, EngineOptions(device))
+    try:
+        quality = compare(expected, _logits(engine, sample.ids), sample.name)
+    finally:
+        engine.close()
+    _check(bundle, quality, float(np.abs(expected).max()))
+    progress(1.0)
+    return quality
+
+
+def compare(expected: Floats, found: Iterator[Floats], text: str) -> Quality:
+    """The differences of logits: `expected` [n, V], `found` row by row [V]."""
+    errors, divergences, same = [], [], []
+    for reference, row in zip(expected, found, strict=True):
+        errors.append(float(np.abs(reference - row).max()))
+        divergences.append(_kl(reference, row))
+        same.append(bool(reference.argmax() == row.argmax()))
+    return Quality(
+        max_error=max(errors),
+        kl=float(np.mean(divergences)),
+        top1=float(np.mean(same)),
+        tokens=len(errors),
+        text=text,
+    )
+
+
+def _logits(engine: Engine, ids: NDArray[np.int32]) -> Iterator[Floats]:
+    session = engine.session()
+    most = min(ROWS, engine.capabilities.max_rows)
+    for first in range(0, len(ids), most):
+        tokens = ids[first : first + most]
+        result = session.step(Rows(tokens, np.arange(-1, len(tokens) - 1, dtype=np.int32)))
+        for row in range(len(tokens)):
+            yield result.logits(row)
+        session.keep([len(tokens) - 1])
+
+
+def _kl(expected: Floats, found: Floats) -> float:
+    """KL(expected || found) in nats."""
+    p, q = (_log_softmax(row.astype(np.float64)) for row in (expected, found))
+    return float(np.sum(np.exp(p) * (p - q)))
+
+
+def _log_softmax(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    shifted = x - x.max()
+    total: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum())
+    return total
+
+
+def _check(bundle: Bundle, quality: Quality, largest: float) -> None:
+    if not np.isfinite([quality.max_error, quality.kl]).all():
+        raise UnsupportedError(
+            "the exported model gives NaN or Inf on held-out text: it is not kept; try --kind fp32"
+        )
+    kinds = {form.kind for form in bundle.manifest.quantisation.values()}
+    allowed = max((TOLERANCE.get(kind, np.inf) for kind in kinds), default=TOLERANCE["fp32"])
+    if quality.max_error > allowed * largest:
+        raise UnsupportedError(
+            f"the exported model is off by {quality.max_error:.3g} at logits up to {largest:.3g}: "
+            "it is not kept; this is a fault of edgedec, please report it with the model's name"
+        )
