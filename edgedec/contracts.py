@@ -76,7 +76,7 @@ class StepResult(Protocol):
     """
 
     @property
-    def handles(self) -> range:
+    def handles(self) -> Sequence[int]:
         """The handles of the rows of this step."""
         ...
 

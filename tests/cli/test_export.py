@@ -74,7 +74,7 @@ def test_json_is_one_document(folder: Path) -> None:
     }  # fmt: skip
     assert document["name"] == "my model"
     assert document["cuts"] == [1]
-    assert document["quantisation"]["up"] == "int8/64"
+    assert document["quantisation"]["up"] == "int8/32"
     assert document["quantisation"]["down"] == "int4/64"
     assert set(document["quality"]) == {"max_error", "kl", "top1", "tokens", "text"}
     on_disk = {p.name: p.stat().st_size for p in (folder / "out").iterdir()}
