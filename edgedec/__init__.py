@@ -12,15 +12,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgedec.api import generate as generate
-    from edgedec.api import load as load
+    from edgedec.api import Cancel, Chunk, Generation, Model, generate, load
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "generate", "load"]
+__all__ = ["Cancel", "Chunk", "Generation", "Model", "__version__", "generate", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("generate", "load"):
+    if name in __all__:
         from edgedec import api
 
         return getattr(api, name)

@@ -45,8 +45,8 @@ def layer_set(layers: Layers | None, total: int, cuts: Sequence[int]) -> int:
 
 
 def bucket(rows: int, limit: int) -> int:
-    """A capacity for at least `rows` rows: a quarter more, in steps of 128, at most `limit`."""
-    return max(rows, min(limit, -(-(rows + rows // 4) // 128) * 128))
+    """A capacity for at least `rows` rows: an eighth more, in steps of 64, at most `limit`."""
+    return max(rows, min(limit, -(-(rows + rows // 8 + 1) // 64) * 64))
 
 
 def skips(layers: int) -> bool:

@@ -1,0 +1,93 @@
+"""What `import edgedec` gives: `load` and `generate`.
+
+It finds the bundle, the device, the runtime and the strategy by name, and knows none of them.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Unpack, cast
+
+from edgedec import devices, rooms
+from edgedec.bundle import Bundle, open_bundle
+from edgedec.contracts import Device, Engine, EngineOptions, RuntimeModule, Strategy
+from edgedec.generation import Cancel, Chunk, Generation, Score
+from edgedec.model import Messages, Model, Setup
+from edgedec.options import GenerateOptions
+from edgedec.text import Text
+
+STRATEGIES = "edgedec.strategies"
+BEST = "plain"
+"""What `auto` means; with one strategy there is nothing to measure."""
+
+
+def load(
+    name_or_path: str | Path = "stories",
+    *,
+    device: str | None = None,
+    runtime: str | None = None,
+    strategy: str = "auto",
+    threads: int | None = None,
+) -> Model:
+    """Open a shipped model by name, or a bundle by its folder.
+
+    `device` (None: cpu) is one of `edgedec devices`; `runtime` (None: the best there) what runs it;
+    `strategy` how to draft; `threads` None takes the physical cores.
+
+    Raises:
+        BundleError: the bundle is missing or damaged.
+        DeviceError: the device is not there; the message says what to install.
+        UnsupportedError: no such runtime or strategy, or it cannot run this model.
+    """
+    started = time.perf_counter()
+    name, drafting = strategy_named(strategy)
+    bundle = open_bundle(name_or_path)
+    place, module = devices.choose(bundle.manifest.forms, device, runtime)
+    text = Text.open(bundle.path, bundle.manifest.architecture)
+
+    def open_engine(path: str) -> Engine:
+        return _open(open_bundle(path), place, module, threads)
+
+    engine = _open(bundle, place, module, threads)
+    return Model(
+        Setup(
+            bundle=bundle,
+            text=text,
+            device=place,
+            engine=engine,
+            open_engine=open_engine,
+            strategy=drafting,
+            strategy_name=name,
+            strategy_requested=strategy,
+            load_seconds=time.perf_counter() - started,
+        )
+    )
+
+
+def generate(
+    prompt: str, model: str | Path = "stories", **options: Unpack[GenerateOptions]
+) -> Generation:
+    """Load a model, continue a text, and close the model again."""
+    with load(model) as loaded:
+        return loaded.generate(prompt, **options)
+
+
+def _open(bundle: Bundle, device: Device, module: RuntimeModule, threads: int | None) -> Engine:
+    return module.open(bundle, EngineOptions(device=device.name, threads=threads))
+
+
+def strategy_named(requested: str) -> tuple[str, Strategy]:
+    """The strategy with its default options, and its name, which `auto` leaves open.
+
+    Raises:
+        UnsupportedError: there is none of that name.
+    """
+    name = BEST if requested == "auto" else requested
+    module = rooms.load(STRATEGIES, name)
+    # The class has the file's name in CamelCase.
+    kind = getattr(module, name.title().replace("_", ""))
+    return name, cast("Strategy", kind())
+
+
+__all__ = ["Cancel", "Chunk", "Generation", "Messages", "Model", "Score", "generate", "load"]

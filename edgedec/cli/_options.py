@@ -1,0 +1,175 @@
+"""The options that several commands share, and the text that they read.
+
+Knows nothing about what a command does with them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from edgedec.errors import InputError
+
+F = TypeVar("F", bound=Callable[..., Any])
+Option = Callable[[Any], Any]
+
+DEVICE = click.option(
+    "--device", metavar="NAME", help="Where to run: see `edgedec devices`. Default: cpu."
+)
+
+_MODEL: tuple[Option, ...] = (
+    click.option(
+        "-m",
+        "--model",
+        default="stories",
+        show_default=True,
+        metavar="NAME|FOLDER",
+        help="A shipped model or a bundle's folder: see `edgedec models`.",
+    ),
+    DEVICE,
+    click.option("--runtime", metavar="NAME", help="What runs it. Default: the device's best."),
+    click.option(
+        "--threads", type=click.IntRange(1), metavar="N", help="CPU threads. Default: one per core."
+    ),
+)
+
+_SAMPLING: tuple[Option, ...] = (
+    click.option(
+        "-n",
+        "--max-new-tokens",
+        type=click.IntRange(1),
+        metavar="N",
+        default=128,
+        show_default=True,
+        help="End after this many tokens.",
+    ),
+    click.option(
+        "-t",
+        "--temperature",
+        type=click.FloatRange(0),
+        metavar="X",
+        default=0.0,
+        show_default=True,
+        help="0 takes the likeliest token each time; 0.8 is livelier.",
+    ),
+    click.option(
+        "--top-k", type=click.IntRange(1), metavar="N", help="Only the N likeliest tokens."
+    ),
+    click.option(
+        "--top-p",
+        type=click.FloatRange(0, 1, min_open=True),
+        metavar="P",
+        help="Only the likeliest tokens that together have probability P.",
+    ),
+    click.option(
+        "--min-p",
+        type=click.FloatRange(0, 1),
+        metavar="P",
+        help="Only tokens at least P times as likely as the likeliest.",
+    ),
+    click.option(
+        "--repetition-penalty",
+        type=click.FloatRange(0, min_open=True),
+        metavar="X",
+        help="Divide the logits of tokens that occurred; 1 is none.",
+    ),
+    click.option(
+        "--frequency-penalty",
+        type=float,
+        metavar="X",
+        help="Subtracted for each time a token occurred.",
+    ),
+    click.option(
+        "--presence-penalty", type=float, metavar="X", help="Subtracted once if a token occurred."
+    ),
+    click.option(
+        "--mirostat-tau",
+        type=click.FloatRange(0, min_open=True),
+        metavar="X",
+        help="Mirostat v2: keep the surprise near X bits.",
+    ),
+    click.option(
+        "--mirostat-eta",
+        type=click.FloatRange(0, 1, min_open=True),
+        metavar="X",
+        help="How fast mirostat follows. Default: 0.1.",
+    ),
+    click.option(
+        "--seed", type=click.IntRange(0), metavar="N", help="Same seed, same text. Default: random."
+    ),
+    click.option("--stop", multiple=True, metavar="TEXT", help="End before TEXT; repeatable."),
+    click.option(
+        "--strategy",
+        default="auto",
+        show_default=True,
+        metavar="NAME",
+        help="How to draft; the words stay the same.",
+    ),
+)
+
+
+def model_options(command: F) -> F:
+    """-m, --device, --runtime, --threads."""
+    return _apply(command, _MODEL)
+
+
+def sampling_options(command: F) -> F:
+    """-n, -t and all that shapes the choice of tokens; passed on under `generate`'s names."""
+    return _apply(command, _SAMPLING)
+
+
+def loading(options: dict[str, Any]) -> dict[str, Any]:
+    """Take what `edgedec.load` wants out of the options."""
+    names = ("device", "runtime", "strategy", "threads")
+    return given({name: options.pop(name, None) for name in names})
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given: what is left out keeps the default of the Python API."""
+    return {name: value for name, value in options.items() if value not in (None, ())}
+
+
+def read_text(argument: str | None, what: str) -> str:
+    """The argument, or standard input if it is absent or "-"; one line end at its end is dropped.
+
+    Raises:
+        InputError: standard input is not UTF-8.
+        click.UsageError: there is no argument, and standard input is a keyboard.
+    """
+    if argument not in (None, "-"):
+        return str(argument)
+    stream = sys.stdin.buffer
+    if argument is None and stream.isatty():
+        raise click.UsageError(f"no {what}: give one, or send it to standard input")
+    return decode(stream.read()).removesuffix("\n").removesuffix("\r")
+
+
+def decode(data: bytes, offset: int = 0) -> str:
+    """Bytes of standard input, from `offset` on, as text.
+
+    Raises:
+        InputError: they are not UTF-8; the message has the offset of the first bad byte.
+    """
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"standard input is not UTF-8: byte 0x{data[error.start]:02x} at offset "
+            f"{offset + error.start}; convert it first, for example with iconv"
+        ) from None
+
+
+def _apply(command: F, options: tuple[Option, ...]) -> F:
+    for add in reversed(options):
+        command = add(command)
+    return command
+
+
+def tolerate_narrow_encodings() -> None:
+    """Let a terminal that cannot show a character show a question mark instead of failing."""
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="replace")

@@ -1,0 +1,40 @@
+"""How commands print: one JSON document, aligned columns, sizes a person can read.
+
+Knows nothing about what is printed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """The one document on stdout, a line for each of its keys."""
+    lines = (f"{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in document.items())
+    click.echo("{\n " + ",\n ".join(lines) + "\n}")
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns as wide as they need to be."""
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    for line in lines:
+        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        click.echo("  ".join(cells).rstrip())
+
+
+def megabytes(size: float) -> str:
+    """Bytes as MB (10^6)."""
+    return f"{size / 1e6:.1f} MB"
+
+
+def count(number: int) -> str:
+    """A large number in thousands, millions or billions."""
+    for unit, factor in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= factor:
+            return f"{number / factor:.1f} {unit}"
+    return str(number)

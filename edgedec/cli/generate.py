@@ -1,0 +1,72 @@
+"""`edgedec generate`: continue a text, on the screen as it comes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgedec.cli import INTERRUPTED, _interrupt, _options, _output
+
+if TYPE_CHECKING:
+    from edgedec.generation import Chunk, Generation
+
+
+@click.command()
+@click.argument("prompt", required=False)
+@_options.model_options
+@_options.sampling_options
+@click.option(
+    "--logprobs",
+    type=click.IntRange(1),
+    metavar="K",
+    help="With --json: each token's log probability and the K likeliest there.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, no text.")
+def command(prompt: str | None, as_json: bool, **options: Any) -> None:
+    """Continue PROMPT, or what standard input holds if PROMPT is absent or "-".
+
+    The new text goes to standard output as it comes, then one line of numbers to standard error.
+    Ctrl-C ends the text where it is and exits with 130; pressed twice, it ends at once.
+
+    \b
+    Examples:
+      edgedec generate "Once upon a time"
+      edgedec generate -n 60 -t 0.8 --seed 1 "The old man said"
+      cat story.txt | edgedec generate --json
+    """
+    import edgedec
+    from edgedec.generation import Cancel
+
+    if options["logprobs"] and not as_json:
+        raise click.UsageError("--logprobs needs --json: they are part of the document")
+    text = _options.read_text(prompt, "PROMPT")
+    _options.tolerate_narrow_encodings()
+    cancel = Cancel()
+    with edgedec.load(options.pop("model"), **_options.loading(options)) as model:
+        show = None if as_json else _show
+        with _interrupt.stopping(cancel):
+            done = model.generate(text, stream=show, cancel=cancel, **_options.given(options))
+    if as_json:
+        _output.print_json(done.to_json())
+    else:
+        click.echo()
+        click.echo(summary(done), err=True)
+    if done.finish_reason == "cancelled":
+        click.get_current_context().exit(INTERRUPTED)
+
+
+def _show(chunk: Chunk) -> None:
+    click.echo(chunk.text, nl=False)
+
+
+def summary(done: Generation) -> str:
+    """The line of numbers after a text."""
+    speed = "" if done.tokens_per_second is None else f" · {done.tokens_per_second:.1f} tok/s"
+    first = done.time_to_first_token_ms
+    wait = "" if first is None else f" · first token {first:.0f} ms"
+    drafting = done.strategy + (" (lossy)" if done.lossy else "")
+    return (
+        f"[{done.new_tokens} tokens{speed}{wait} · peak {done.peak_rss_mb:.0f} MB · {drafting} · "
+        f"{done.runtime} on {done.device} · {done.finish_reason}]"
+    )

@@ -1,0 +1,183 @@
+"""The one loop: propose -> step -> accept -> keep -> observe.
+
+A turn steps the tokens that the session has not seen (the end of the prompt at first, the last
+token later) with the draft tree below them, draws along the tree, keeps the accepted path, and
+tells the drafter. Plain decoding is the same loop with an empty tree. It reads and writes token
+ids, and knows no runtime, no strategy and no text.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from edgedec import accept, draft
+from edgedec.accept import Checked, Emitted, Rule, Walk
+from edgedec.contracts import (
+    TRUNK,
+    Context,
+    Draft,
+    Drafter,
+    Needs,
+    Outcome,
+    Session,
+    Want,
+)
+from edgedec.errors import InputError
+from edgedec.host import Scratch
+from edgedec.sampling import State
+
+Steps = Generator[tuple[Emitted, ...], None, None]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a generation took, filled in as it runs.
+
+    `reused` prompt tokens were in the session already, the other `prefilled` ones were run.
+    `passes` are steps that gave tokens, `drawn` what they gave (a stop token counts), `evaluated`
+    and `accepted` draft nodes. `finish` is `cancelled` until the text ends by itself.
+    """
+
+    reused: int = 0
+    prefilled: int = 0
+    passes: int = 0
+    drawn: int = 0
+    evaluated: int = 0
+    accepted: int = 0
+    near_ties: int = 0
+    finish: Literal["stop", "length", "cancelled"] = "cancelled"
+
+
+class Loop:
+    """A session, its drafter, and the way from a prompt to tokens."""
+
+    def __init__(self, session: Session, host: Scratch, drafter: Drafter, needs: Needs) -> None:
+        self._session, self._host = session, host
+        self._drafter, self._needs = drafter, needs
+        self._context = host.architecture.limits.context
+        self._widths = host.capabilities.row_widths
+        self._most = max(self._widths) if self._widths else host.capabilities.max_rows
+
+    def run(self, prompt: Sequence[int], rule: Rule, tally: Tally) -> Steps:
+        """Yield what each step gave: nothing during the prompt, then one or more tokens.
+
+        Closing the generator cancels; the session then holds what was kept so far. A prompt that
+        continues what the session holds is not computed again, except for its last token.
+
+        Raises:
+            InputError: the prompt is empty or leaves no room in the context.
+        """
+        self.check(prompt)
+        tokens = list(prompt)
+        room = self._context - len(tokens)
+        limited = replace(rule, limit=min(rule.limit, room))
+        done = tally.reused = self._reuse(tokens)
+        tally.prefilled = len(tokens) - done
+        while len(tokens) - done > self._most:
+            self._prefill(tokens[done : done + self._most])
+            done += self._most
+            yield ()
+        state, count, finish = rule.sampler.start(prompt), 0, None
+        while finish is None:
+            walk = self._turn(tokens, done, _Turn(limited, state, count), tally)
+            done = len(self._session.tokens)
+            state, count, finish = walk.state, count + len(walk.emitted), walk.finish
+            tokens += [emitted.token for emitted in walk.emitted]
+            # Set before the tokens are handed out: the last ones may be the last thing taken.
+            tally.finish = finish or "cancelled"
+            yield walk.emitted
+
+    def check(self, prompt: Sequence[int]) -> None:
+        """Whether a prompt can be continued.
+
+        Raises:
+            InputError: it is empty or leaves no room in the context.
+        """
+        if not prompt:
+            raise InputError("the prompt is empty: give at least one word to continue")
+        if len(prompt) >= self._context:
+            raise InputError(
+                f"the prompt has {len(prompt)} tokens; the model's context of {self._context} must "
+                "hold it and at least one new token: shorten the prompt"
+            )
+
+    def reset(self) -> None:
+        """Forget the conversation: session and drafter begin anew."""
+        self._session.truncate(0)
+        self._drafter.reset()
+
+    def _reuse(self, tokens: list[int]) -> int:
+        """Cut the trunk to what it shares with the prompt, leaving at least one token to run."""
+        held = self._session.tokens
+        most = min(len(held), len(tokens) - 1)
+        shared = next((i for i in range(most) if held[i] != tokens[i]), most)
+        if shared <= 1 < len(held):
+            self._drafter.reset()
+        self._session.truncate(shared)
+        self._host.rows = 0
+        return shared
+
+    def _prefill(self, tokens: list[int]) -> None:
+        rows = draft.rows(tokens, draft.empty(), self._widths)
+        result = self._session.step(rows, want=Want(logits=()))
+        self._session.keep([result.handles[len(tokens) - 1]])
+
+    def _turn(self, tokens: list[int], done: int, turn: _Turn, tally: Tally) -> Walk:
+        started = time.perf_counter()
+        pending = tokens[done:]
+        tree = self._propose(tokens, turn, self._most - len(pending))
+        root = len(pending) - 1
+        rows = draft.rows(pending, tree, self._widths, self._host.rows)
+        drawn = tuple(range(root, root + 1 + len(tree.tokens)))
+        result = self._session.step(rows, want=Want(drawn, self._needs.hidden))
+        # Without a draft the step is plain decoding's own: nothing can come out differently.
+        rule = turn.rule if len(tree.tokens) else replace(turn.rule, near_ties=False)
+        walk = accept.walk(Checked(tree, result, root), rule, turn.state, turn.count)
+        self._observe(Checked(tree, result, root), walk, time.perf_counter() - started)
+        last = walk.nodes[-1] if walk.nodes else TRUNK
+        self._session.keep([result.handles[root + 1 + last]])
+        self._host.rows = 0
+        _count(tally, tree, walk)
+        return walk
+
+    def _propose(self, tokens: list[int], turn: _Turn, budget: int) -> Draft:
+        """A tree that fits the step and does not reach beyond the end of the text."""
+        depth = turn.rule.limit - turn.count - 1
+        if budget < 1 or depth < 1:
+            return draft.empty()
+        sampler = turn.rule.sampler
+        context = Context(tokens, len(tokens) - turn.count, sampler.sampling.seed)
+        tree = self._drafter.propose(context, budget)
+        return draft.cut(draft.check(tree, self._host.architecture.vocab), budget, depth)
+
+    def _observe(self, checked: Checked, walk: Walk, seconds: float) -> None:
+        needs, result = self._needs, checked.result
+        end = checked.root + 1 + len(checked.tree.tokens)
+        self._drafter.observe(
+            Outcome(
+                tree=checked.tree,
+                accepted=walk.nodes,
+                emitted=tuple(emitted.token for emitted in walk.emitted),
+                topk=result.topk(needs.topk) if needs.topk else None,
+                hidden={j: result.hidden(j)[checked.root : end] for j in needs.hidden},
+                seconds=seconds,
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    rule: Rule
+    state: State
+    count: int
+
+
+def _count(tally: Tally, tree: Draft, walk: Walk) -> None:
+    tally.passes += 1
+    tally.drawn += len(walk.emitted) + (walk.finish == "stop")
+    tally.evaluated += len(tree.tokens)
+    tally.accepted += len(walk.nodes)
+    tally.near_ties += walk.near_ties

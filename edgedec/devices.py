@@ -1,0 +1,84 @@
+"""Which devices there are, and which runtime serves one: found by walking the folder of runtimes.
+
+Knows no runtime by name.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from edgedec import rooms
+from edgedec.errors import DeviceError, UnsupportedError
+
+if TYPE_CHECKING:
+    from edgedec.contracts import Device, RuntimeModule
+    from edgedec.manifest import Forms
+
+ROOM = "edgedec.runtimes"
+DEFAULT = "cpu"
+
+
+def runtimes() -> dict[str, RuntimeModule]:
+    """Every runtime by name, the preferred one first."""
+    found = {name: cast("RuntimeModule", rooms.load(ROOM, name)) for name in rooms.names(ROOM)}
+    return dict(sorted(found.items(), key=lambda item: (item[1].PREFERENCE, item[0])))
+
+
+def devices() -> list[Device]:
+    """Every device of every runtime, usable or not."""
+    return [device for module in runtimes().values() for device in module.devices()]
+
+
+def choose(forms: Forms, device: str | None, runtime: str | None) -> tuple[Device, RuntimeModule]:
+    """The device and the runtime that will run a bundle present in `forms`.
+
+    Without a runtime, the preferred one that serves the device and reads a form that is there;
+    without a device, `cpu` if the runtime has one, else its first.
+
+    Raises:
+        DeviceError: no such device, or it cannot be used; the message says why.
+        UnsupportedError: no such runtime, or none that reads this bundle.
+    """
+    modules = runtimes()
+    if runtime is not None:
+        modules = {runtime: cast("RuntimeModule", rooms.load(ROOM, runtime))}
+    readers = {name: m for name, m in modules.items() if _reads(m, forms)}
+    if not readers:
+        raise UnsupportedError(_no_reader(modules, forms))
+    listed = [(d, module) for module in readers.values() for d in module.devices()]
+    wanted = device or _default(listed)
+    named = [(d, module) for d, module in listed if d.name == wanted]
+    for found, module in named:
+        if found.problem is None:
+            return found, module
+    raise DeviceError(_problem(wanted, [d for d, _ in named], [d for d, _ in listed]))
+
+
+def _reads(module: RuntimeModule, forms: Forms) -> bool:
+    # A runtime that needs no weights (form "none") counts only where it offers a device.
+    if module.FORM == "none":
+        return bool(module.devices())
+    return getattr(forms, module.FORM, None) is not None
+
+
+def _default(listed: list[tuple[Device, RuntimeModule]]) -> str:
+    known = [device.name for device, _ in listed]
+    return DEFAULT if DEFAULT in known or not known else known[0]
+
+
+def _no_reader(modules: dict[str, RuntimeModule], forms: Forms) -> str:
+    present = [name for name in forms.__struct_fields__ if getattr(forms, name) is not None]
+    wanted = ", ".join(
+        f"{name} reads {module.FORM}" for name, module in modules.items() if module.FORM != "none"
+    )
+    return f"this bundle holds the forms: {', '.join(present) or 'none'}; {wanted}: export it again"
+
+
+def _problem(wanted: str, named: list[Device], listed: list[Device]) -> str:
+    if named:
+        return "; ".join(
+            f"the device {d.name!r} of the runtime {d.runtime!r} cannot be used: {d.problem}"
+            for d in named
+        )
+    there = ", ".join(dict.fromkeys(d.name for d in listed if d.problem is None)) or "none"
+    return f"no device {wanted!r}; there is: {there} (see `edgedec devices`)"

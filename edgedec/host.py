@@ -1,0 +1,46 @@
+"""The only door from a drafter to a model: scratch rows in the session that decodes.
+
+It cannot keep a row, so a drafter cannot change the text. It knows no drafter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from edgedec.architecture import Architecture
+from edgedec.contracts import Capabilities, Engine, Layers, Rows, Session, StepResult, Want
+
+
+class Scratch:
+    """The `Host` of one session. `rows` counts the scratch rows stepped since the last keep."""
+
+    def __init__(
+        self,
+        session: Session,
+        architecture: Architecture,
+        capabilities: Capabilities,
+        open_engine: Callable[[str], Engine],
+    ) -> None:
+        self.architecture = architecture
+        self.capabilities = capabilities
+        self.rows = 0
+        self._session = session
+        self._open_engine = open_engine
+
+    def step(
+        self, rows: Rows, layers: Layers | None = None, want: Want | None = None
+    ) -> StepResult:
+        """Scratch rows in the session that decodes."""
+        result = self._session.step(rows, layers, want)
+        self.rows += len(rows.tokens)
+        return result
+
+    def resume(
+        self, handles: Sequence[int], layers: Layers, want: Want | None = None
+    ) -> StepResult:
+        """Run scratch rows through further layers."""
+        return self._session.resume(handles, layers, want)
+
+    def load(self, bundle: str) -> Engine:
+        """Open a draft model, on the same device."""
+        return self._open_engine(bundle)

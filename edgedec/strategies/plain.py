@@ -1,0 +1,48 @@
+"""No drafting: one step, one token. The baseline of every comparison.
+
+Knows nothing about the model, and asks nothing of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgedec import draft
+from edgedec.architecture import Architecture
+from edgedec.contracts import Capabilities, Context, Draft, Host, Needs, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """Every token is computed by a step of its own."""
+
+    @property
+    def lossy(self) -> bool:
+        """It is what the others are compared with."""
+        return False
+
+    def needs(self, architecture: Architecture, capabilities: Capabilities) -> Needs:
+        """Nothing."""
+        return Needs()
+
+    def open(self, host: Host) -> Silent:
+        """A drafter that never proposes."""
+        return Silent()
+
+
+class Silent:
+    """The drafter of `Plain`: it has nothing to say and nothing to learn."""
+
+    def expected_cost(self, budget: int) -> float:
+        """0 seconds."""
+        return 0.0
+
+    def propose(self, context: Context, budget: int) -> Draft:
+        """The empty draft."""
+        return draft.empty()
+
+    def observe(self, outcome: Outcome) -> None:
+        """Nothing is learned."""
+
+    def reset(self) -> None:
+        """Nothing is remembered."""

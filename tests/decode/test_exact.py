@@ -1,0 +1,437 @@
+"""Whatever is drafted, the output is plain decoding's, token for token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgedec import rooms
+from edgedec.accept import Rule
+from edgedec.api import strategy_named
+from edgedec.architecture import (
+    Architecture,
+    Attention,
+    Embedding,
+    Head,
+    Layer,
+    Limits,
+    Mlp,
+    Norm,
+    Stack,
+    Tokens,
+)
+from edgedec.contracts import TRUNK, Context, Draft, Needs, Outcome, Rows
+from edgedec.decode import Loop, Tally
+from edgedec.errors import InputError, UsageError
+from edgedec.host import Scratch
+from edgedec.runtimes.fake import Fake, FakeSession
+from edgedec.sampling import Sampler, Sampling
+from edgedec.strategies.plain import Silent
+
+VOCAB, CONTEXT = 24, 64
+
+
+def architecture() -> Architecture:
+    layer = Layer(
+        self_attention=Attention(heads=1, kv_heads=1, head_dim=16, scale=1.0),
+        mlp=Mlp(width=16, activation="silu", gated=True),
+        norm=Norm(kind="rms", eps=1e-5),
+    )
+    return Architecture(
+        family="fake",
+        embed=Embedding(vocab=VOCAB, dim=16),
+        decoder=Stack(layers=(layer,) * 4),
+        head=Head(tied=True),
+        tokens=Tokens(eos=(1,)),
+        limits=Limits(context=CONTEXT),
+    )
+
+
+class Guesses:
+    """A drafter that knows what plain decoding says, and is right as often as it is told to be."""
+
+    def __init__(self, truth: Sequence[int], right: float, seed: int) -> None:
+        self._truth, self._right = list(truth), right
+        self._random = np.random.default_rng(seed)
+        self.outcomes: list[Outcome] = []
+        self.resets = 0
+
+    def expected_cost(self, budget: int) -> float:
+        return 0.0
+
+    def propose(self, context: Context, budget: int) -> Draft:
+        assert budget > 0
+        ahead = self._truth[len(context.tokens) - context.prompt_length :]
+        tokens, parents, spine = [], [], TRUNK
+        for _ in range(int(self._random.integers(0, 12))):
+            depth = 0 if spine == TRUNK else self._depth(parents, spine)
+            parent = spine
+            if tokens and self._random.random() < 0.4:
+                parent = int(self._random.integers(-1, len(tokens)))
+            token = int(self._random.integers(0, VOCAB))
+            if parent == spine and depth < len(ahead) and self._random.random() < self._right:
+                token, spine = ahead[depth], len(tokens)
+            tokens.append(token)
+            parents.append(parent)
+        count = len(tokens)
+        return Draft(
+            np.array(tokens, np.int32),
+            np.array(parents, np.int32),
+            np.full(count, 0.5, np.float32),
+            np.zeros(count, np.int32),
+        )
+
+    @staticmethod
+    def _depth(parents: list[int], node: int) -> int:
+        depth = 0
+        while node != TRUNK:
+            node, depth = parents[node], depth + 1
+        return depth
+
+    def observe(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+    def reset(self) -> None:
+        self.resets += 1
+
+
+class Counting(FakeSession):
+    """A session that counts the rows stepped."""
+
+    rows = 0
+
+    def step(self, rows: Rows, *args: object, **given: object) -> object:
+        self.rows += len(rows.tokens)
+        return super().step(rows, *args, **given)
+
+
+@dataclass
+class Run:
+    tokens: list[int]
+    tally: Tally
+
+
+def loop(engine: Fake, drafter: object, needs: Needs | None = None) -> tuple[Loop, Counting]:
+    session = Counting(engine)
+    host = Scratch(session, architecture(), engine.capabilities, lambda path: engine)
+    return Loop(session, host, drafter, needs or Needs()), session
+
+
+def run(engine: Fake, drafter: object, prompt: Sequence[int], rule: Rule) -> Run:
+    tally = Tally()
+    steps = loop(engine, drafter)[0].run(prompt, rule, tally)
+    return Run([each.token for step in steps for each in step], tally)
+
+
+def fake(**given: object) -> Fake:
+    return Fake(vocab=VOCAB, context=CONTEXT, eos=(1,), **given)
+
+
+@dataclass(frozen=True)
+class Case:
+    sampling: Sampling
+    right: float
+    seed: int
+    prompt: list[int]
+    limit: int
+    stop: frozenset[int]
+    widths: tuple[int, ...] | None
+
+
+PENALISED = st.builds(
+    Sampling,
+    temperature=st.sampled_from([0.0, 0.0, 0.7, 1.5]),
+    top_k=st.sampled_from([0, 5]),
+    top_p=st.sampled_from([1.0, 0.9]),
+    repetition_penalty=st.sampled_from([1.0, 1.3]),
+    presence_penalty=st.sampled_from([0.0, 0.5]),
+    seed=st.integers(0, 1000),
+)
+
+
+MIROSTAT = st.builds(
+    Sampling, temperature=st.just(0.9), mirostat_tau=st.just(3.0), seed=st.integers(0, 1000)
+)
+CASES = st.builds(
+    Case,
+    sampling=st.one_of(PENALISED, PENALISED, MIROSTAT),
+    right=st.sampled_from([0.0, 0.5, 1.0]),
+    seed=st.integers(0, 1 << 30),
+    prompt=st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=30),
+    limit=st.integers(1, 80),
+    stop=st.frozensets(st.integers(0, VOCAB - 1), max_size=2),
+    widths=st.sampled_from([None, (1, 4, 16), (8,)]),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(CASES)
+def test_any_draft_gives_the_text_of_plain_decoding(case: Case) -> None:
+    rule = Rule(Sampler.build(case.sampling), case.stop | {1}, case.limit)
+    plain = run(fake(), Silent(), case.prompt, rule)
+    drafter = Guesses(plain.tokens, case.right, case.seed)
+    drafted = run(fake(row_widths=case.widths), drafter, case.prompt, rule)
+    assert drafted.tokens == plain.tokens
+    assert drafted.tally.finish == plain.tally.finish
+    assert drafted.tally.drawn == plain.tally.drawn == plain.tally.passes
+    emitted = [token for outcome in drafter.outcomes for token in outcome.emitted]
+    assert emitted == plain.tokens
+    for outcome in drafter.outcomes:
+        path = [int(outcome.tree.tokens[node]) for node in outcome.accepted]
+        assert path == list(outcome.emitted[: len(path)])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("name", rooms.names("edgedec.strategies"))
+def test_every_strategy_gives_the_text_of_plain_decoding(name: str, temperature: float) -> None:
+    resolved, strategy = strategy_named(name)
+    assert (resolved, strategy.lossy) == (name, False)
+    rule = Rule(Sampler.build(Sampling(temperature=temperature, seed=5)), frozenset({1}), 60)
+    for prompt in ([3], [4, 5, 6, 4, 5, 6, 4]):
+        engine = fake(sharpness=8.0)
+        session = engine.session()
+        host = Scratch(session, architecture(), engine.capabilities, lambda path: fake())
+        needs = strategy.needs(architecture(), engine.capabilities)
+        steps = Loop(session, host, strategy.open(host), needs).run(prompt, rule, Tally())
+        tokens = [each.token for step in steps for each in step]
+        assert tokens == run(fake(sharpness=8.0), Silent(), prompt, rule).tokens
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(),
+        Sampling(temperature=0.9, seed=1),
+        Sampling(repetition_penalty=1.5),
+        Sampling(frequency_penalty=1.0, presence_penalty=1.0),
+        Sampling(temperature=1.0, mirostat_tau=2.0, mirostat_eta=0.5, seed=1),
+    ],
+    ids=repr,
+)
+def test_plain_decoding_is_the_models_own_choice_step_by_step(sampling: Sampling) -> None:
+    """The oracle of the others, against a loop of a few lines on a session of its own."""
+    session, tokens, sampler = fake().session(), [3, 4, 5], Sampler.build(sampling)
+    for token in tokens[:-1]:
+        session.step(Rows(np.array([token]), np.array([TRUNK])))
+        session.keep([0])
+    state = sampler.start(tokens)
+    for index in range(20):
+        logits = session.step(Rows(np.array([tokens[-1]]), np.array([TRUNK]))).logits(0)
+        session.keep([0])
+        tokens.append(sampler.draw(state, logits, index))
+        state = sampler.advance(state, tokens[-1], logits)
+    rule = Rule(sampler, frozenset(), 20)
+    assert run(fake(), Silent(), [3, 4, 5], rule).tokens == tokens[3:]
+
+
+def test_a_perfect_draft_takes_fewer_passes() -> None:
+    rule = Rule(Sampler.build(Sampling()), frozenset(), 40)
+    plain = run(fake(), Silent(), [3, 4], rule)
+    drafted = run(fake(), Guesses(plain.tokens, 1.0, 7), [3, 4], rule)
+    assert plain.tally.passes == 40
+    assert drafted.tally.passes < 25
+    assert drafted.tally.accepted > 0
+    assert drafted.tally.evaluated >= drafted.tally.accepted
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.01])
+def test_near_ties_are_counted_where_drafts_were_checked(temperature: float) -> None:
+    """All logits are the same: greedy is a tie each time, at 0.01 the noise decides clearly."""
+    sampling = Sampling(temperature=temperature, seed=1)
+    rule = Rule(Sampler.build(sampling), frozenset(), 40, near_ties=True)
+    level = fake()
+    level.logits = lambda *_: np.zeros(VOCAB, np.float32)  # type: ignore[method-assign]
+    plain = run(level, Silent(), [3], rule)
+    assert plain.tally.near_ties == 0
+    drafter = Guesses(plain.tokens, 1.0, 1)
+    ties = run(level, drafter, [3], rule).tally.near_ties
+    drawn = sum(len(o.emitted) for o in drafter.outcomes if len(o.tree.tokens))
+    assert ties == drawn if temperature == 0 else ties <= drawn // 8
+
+
+class EarlyExit(Silent):
+    """A drafter that lets the first layers of the same model guess, in scratch rows."""
+
+    def __init__(self) -> None:
+        self.host: Scratch | None = None
+
+    def propose(self, context: Context, budget: int) -> Draft:
+        assert self.host is not None
+        seen = len(self.host._session.tokens)
+        chain, guessed = list(context.tokens[seen:]), list[int]()
+        first = 0
+        for _ in range(min(4, budget)):
+            parents = [first + i - 1 for i in range(len(chain))]
+            rows = Rows(np.array(chain, np.int32), np.array(parents, np.int32))
+            result = self.host.step(rows, (range(2),))
+            first += len(chain)
+            chain = [int(result.argmax()[-1])]
+            guessed += chain
+        count = len(guessed)
+        return Draft(
+            np.array(guessed, np.int32),
+            np.arange(-1, count - 1, dtype=np.int32),
+            np.full(count, 0.5, np.float32),
+            np.zeros(count, np.int32),
+        )
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_scratch_rows_of_a_drafter_change_nothing(temperature: float) -> None:
+    rule = Rule(Sampler.build(Sampling(temperature=temperature, seed=2)), frozenset(), 50)
+    drafter = EarlyExit()
+    engine = fake(agreement=0.8)
+    session = engine.session()
+    drafter.host = Scratch(session, architecture(), engine.capabilities, lambda path: engine)
+    tally = Tally()
+    steps = Loop(session, drafter.host, drafter, Needs()).run([3, 4, 5], rule, tally)
+    tokens = [each.token for step in steps for each in step]
+    assert tokens == run(fake(), Silent(), [3, 4, 5], rule).tokens
+    assert tally.evaluated > tally.accepted > 0
+
+
+# --- where a text ends -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7])
+@pytest.mark.parametrize("right", [0.0, 1.0])
+def test_the_limit_holds_inside_an_accepted_draft(limit: int, right: float) -> None:
+    rule = Rule(Sampler.build(Sampling()), frozenset(), limit)
+    truth = run(fake(), Silent(), [3], Rule(rule.sampler, frozenset(), 30)).tokens
+    done = run(fake(), Guesses(truth, right, 3), [3], rule)
+    assert done.tokens == truth[:limit]
+    assert done.tally.finish == "length"
+
+
+def test_a_stop_token_is_not_emitted() -> None:
+    script = [3, 9, 8, 7, 6]
+    rule = Rule(Sampler.build(Sampling()), frozenset({1}), 30)
+    done = run(fake(script=script), Guesses([9, 8, 7, 6, 1, 5, 5], 1.0, 2), [3], rule)
+    assert done.tokens == script[1:]
+    assert done.tally.finish == "stop"
+
+
+def test_the_context_ends_a_text() -> None:
+    rule = Rule(Sampler.build(Sampling()), frozenset(), 1000)
+    prompt = [3] * (CONTEXT - 5)
+    plain = run(fake(), Silent(), prompt, rule)
+    assert len(plain.tokens) == 5
+    assert plain.tally.finish == "length"
+    assert run(fake(), Guesses(plain.tokens, 1.0, 4), prompt, rule).tokens == plain.tokens
+
+
+@pytest.mark.parametrize(("prompt", "message"), [([], "empty"), ([3] * CONTEXT, "64 tokens")])
+def test_prompts_that_cannot_be_continued(prompt: list[int], message: str) -> None:
+    rule = Rule(Sampler.build(Sampling()), frozenset(), 4)
+    with pytest.raises(InputError, match=message):
+        run(fake(), Silent(), prompt, rule)
+
+
+# --- what the session already holds ----------------------------------------------------------
+
+
+def test_only_what_is_new_in_a_prompt_is_run() -> None:
+    rule = Rule(Sampler.build(Sampling()), frozenset(), 6)
+    looped, session = loop(fake(), Silent())
+    first = Tally()
+    said = [each.token for step in looped.run([3, 4, 5, 6], rule, first) for each in step]
+    assert (first.reused, first.prefilled, session.rows) == (0, 4, 4 + 5)
+    session.rows = 0
+    second = Tally()
+    list(looped.run([3, 4, 5, 6, *said, 7, 8], rule, second))
+    assert (second.reused, second.prefilled) == (9, 3)
+    assert session.rows == 3 + 5
+
+
+def test_the_last_token_of_a_known_prompt_is_run_again() -> None:
+    rule = Rule(Sampler.build(Sampling()), frozenset(), 6)
+    looped, _ = loop(fake(), Silent())
+    runs = []
+    for _ in range(2):
+        tally = Tally()
+        runs.append([e.token for step in looped.run([3, 4, 5], rule, tally) for e in step])
+    assert runs[0] == runs[1]
+    assert (tally.reused, tally.prefilled) == (2, 1)
+
+
+def test_another_conversation_resets_the_drafter() -> None:
+    rule = Rule(Sampler.build(Sampling()), frozenset(), 3)
+    drafter = Guesses([], 0.0, 0)
+    looped, _ = loop(fake(), drafter)
+    for prompt in ([3, 4, 5], [3, 4, 5, 6], [9, 4]):
+        list(looped.run(prompt, rule, Tally()))
+    assert drafter.resets == 1
+
+
+@pytest.mark.parametrize("widths", [None, (4,), (1, 3)])
+def test_long_prompts_go_in_chunks(widths: tuple[int, ...] | None) -> None:
+    rule = Rule(Sampler.build(Sampling()), frozenset(), 6)
+    prompt = list(range(2, 22))
+    engine = fake(max_rows=4, row_widths=widths)
+    steps = list(loop(engine, Silent())[0].run(prompt, rule, Tally()))
+    assert steps[0] == ()
+    tokens = [each.token for step in steps for each in step]
+    assert tokens == run(fake(), Silent(), prompt, rule).tokens
+
+
+def test_closing_the_generator_cancels_and_the_session_lives_on() -> None:
+    rule = Rule(Sampler.build(Sampling()), frozenset(), 20)
+    whole = run(fake(), Silent(), [3, 4], rule).tokens
+    looped, _ = loop(fake(), Guesses(whole, 0.5, 5))
+    tally = Tally()
+    steps = looped.run([3, 4], rule, tally)
+    next(steps)
+    steps.close()
+    assert tally.finish == "cancelled"
+    again = [each.token for step in looped.run([3, 4], rule, Tally()) for each in step]
+    assert again == whole
+
+
+def test_what_a_drafter_needs_is_collected_for_the_tree_alone() -> None:
+    rule = Rule(Sampler.build(Sampling()), frozenset(), 8)
+    drafter = Guesses(run(fake(), Silent(), [3, 4, 5], rule).tokens, 0.7, 6)
+    looped, _ = loop(fake(row_widths=(1, 16)), drafter, Needs(topk=3, hidden=(0, 4)))
+    list(looped.run([3, 4, 5], rule, Tally()))
+    for outcome in drafter.outcomes:
+        rows = len(outcome.tree.tokens) + 1
+        assert outcome.topk is not None
+        assert outcome.topk[0].shape == (rows, 3)
+        assert {j: h.shape for j, h in outcome.hidden.items()} == {0: (rows, 16), 4: (rows, 16)}
+        if outcome.emitted:
+            assert int(outcome.topk[0][0, 0]) == outcome.emitted[0]
+
+
+class Wrong(Silent):
+    """A drafter whose trees are broken."""
+
+    def __init__(self, tokens: list[int], parents: list[int]) -> None:
+        self._draft = Draft(
+            np.array(tokens, np.int32),
+            np.array(parents, np.int32),
+            np.zeros(len(tokens), np.float32),
+            np.zeros(len(tokens), np.int32),
+        )
+
+    def propose(self, context: Context, budget: int) -> Draft:
+        return self._draft
+
+
+@pytest.mark.parametrize(
+    ("tokens", "parents", "message"),
+    [
+        ([VOCAB], [-1], "token 24"),
+        ([-1], [-1], "token -1"),
+        ([3, 4], [1, -1], "parent 1"),
+        ([3], [-2], "parent -2"),
+        ([3, 4], [-1], "entries in 'parents'"),
+    ],
+)
+def test_broken_trees_are_refused(tokens: list[int], parents: list[int], message: str) -> None:
+    rule = Rule(Sampler.build(Sampling()), frozenset(), 4)
+    with pytest.raises(UsageError, match=message):
+        run(fake(), Wrong(tokens, parents), [3], rule)
