@@ -12,13 +12,15 @@ run: $(VENV)/.run
 test: $(VENV)/.dev lint
 	$(BIN)/python -m pytest -m "not full"
 
-test-full: $(VENV)/.full
+test-full: $(VENV)/.full .typing/edgedec
+	$(BIN)/mypy
 	$(BIN)/python -m pytest -m full
 
 lint: $(VENV)/.dev .typing/edgedec
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --exclude '/(training|reference)/'
 
+# What needs torch is type-checked by test-full, where torch is installed.
 # The folders export/, models/ and runtimes/ are packages of edgedec; mypy needs to see them there.
 .typing/edgedec: $(wildcard edgedec/*)
 	mkdir -p $@ && ln -sfn ../../export ../../models ../../runtimes $(addprefix ../../,$(wildcard edgedec/*)) $@/ && touch $@

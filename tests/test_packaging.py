@@ -84,5 +84,5 @@ def test_the_wheel_has_no_recipe_and_no_test(installed: Path) -> None:
         run, capture_output=True, text=True, check=True, cwd=installed.parent
     ).stdout
     assert "edgedec/models/llama.py" in shown
-    assert "train.py" not in shown
-    assert "tests" not in shown
+    assert "/reference/stories/" not in shown
+    assert "/tests/" not in shown

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 def command(prompt: str | None, as_json: bool, **options: Any) -> None:
     """Continue PROMPT, or what standard input holds if PROMPT is absent or "-".
 
-    The new text goes to standard output as it comes, then one line of numbers to standard error.
+    The new text goes to standard output as it comes (on a terminal, after the prompt), then one
+    line of numbers to standard error.
     Ctrl-C ends the text where it is and exits with 130; pressed twice, it ends at once.
 
     \b
@@ -45,6 +46,8 @@ def command(prompt: str | None, as_json: bool, **options: Any) -> None:
     cancel = Cancel()
     with edgedec.load(options.pop("model"), **_options.loading(options)) as model:
         show = None if as_json else _show
+        if show and click.get_text_stream("stdout").isatty():
+            click.secho(text, dim=True, nl=False)
         with _interrupt.stopping(cancel):
             done = model.generate(text, stream=show, cancel=cancel, **_options.given(options))
     if as_json:
