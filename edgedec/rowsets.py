@@ -1,7 +1,7 @@
 """Sets of rows and sets of layers as integers: bit i stands for row or layer i.
 
-They cost next to nothing for the few rows of a draft. Also the checks that need nothing but what a
-caller passed to a step. It knows no session.
+They cost next to nothing for the few rows of a draft. Also free slots, and the checks that need
+nothing but what a caller passed to a step. It knows no session.
 """
 
 from __future__ import annotations
@@ -16,6 +16,33 @@ from edgedec.errors import InputError, UsageError
 
 Bools = NDArray[np.bool_]
 Indices = NDArray[np.int64]
+
+
+class Slots:
+    """Hands out slots 0, 1, 2, ... and those that were given back, lowest first.
+
+    `width` is how many have been in use so far.
+    """
+
+    def __init__(self, width: int = 0) -> None:
+        self.width = width
+        self._free: list[int] = []
+
+    def take(self, count: int) -> Indices:
+        """So many slots."""
+        again = min(count, len(self._free))
+        if not again:
+            self.width += count
+            return np.arange(self.width - count, self.width, dtype=np.int64)
+        taken = self._free[-again:][::-1]
+        del self._free[-again:]
+        taken += range(self.width, self.width + count - again)
+        self.width += count - again
+        return np.array(taken, np.int64)
+
+    def release(self, slots: Sequence[int]) -> None:
+        """Give slots back."""
+        self._free += sorted(slots, reverse=True)
 
 
 def layer_set(layers: Layers | None, total: int, cuts: Sequence[int]) -> int:
@@ -77,8 +104,6 @@ def matrix(rows: Sequence[int], columns: int) -> Bools:
 def common_start(paths: Sequence[Sequence[int]]) -> Sequence[int]:
     """The longest beginning that all paths share."""
     shortest = min(paths, key=len)
-    if len(paths) == 1:
-        return shortest
     for depth, handle in enumerate(shortest):
         if any(path[depth] != handle for path in paths):
             return shortest[:depth]
@@ -116,12 +141,13 @@ def check_rows(rows: Rows, count: int, ids: int) -> None:
     """
     if not count:
         raise UsageError("a step needs at least one row")
-    for name in ("parents", "positions", "hidden", "visible"):
-        column = getattr(rows, name)
+    for column in (rows.parents, rows.positions, rows.hidden, rows.visible):
         if column is not None and len(column) != count:
-            raise UsageError(f"{count} tokens, but {len(column)} entries in {name}")
+            raise UsageError(
+                f"{count} tokens, but {len(column)} parents, positions, hidden or visible"
+            )
     tokens = rows.tokens
-    low, high = (tokens[0], tokens[0]) if count == 1 else (np.min(tokens), np.max(tokens))
+    low, high = (int(tokens[0]),) * 2 if count == 1 else (np.min(tokens), np.max(tokens))
     if low < 0 or high >= ids:
         raise UsageError(f"token id {low if low < 0 else high} does not exist: there are {ids}")
 

@@ -21,6 +21,7 @@ from edgedec.errors import InputError, UsageError
 from edgedec.rowsets import (
     Bools,
     Indices,
+    Slots,
     check_positions,
     check_rows,
     common_start,
@@ -32,7 +33,7 @@ from edgedec.rowsets import (
     skips,
 )
 
-_SELF = np.ones((1, 1), np.bool_)
+_CHAIN = np.tri(64, dtype=np.bool_)
 _NO_SLOTS = np.zeros(0, np.int64)
 
 
@@ -64,14 +65,12 @@ class RowTree:
 
     def __init__(self, layers: int, context: int, spare: int = 512) -> None:
         self.tokens: list[int] = []
-        self.width = 0
-        """Slots in use so far: a runtime's buffers must hold that many."""
         self.cuts = 0
         """How often the trunk was cut; unchanged means that it only grew."""
         self._layers, self._context, self._spare = layers, context, spare
         self._every = (1 << layers) - 1
         self._trunk = np.zeros((2, 64), np.int64)
-        self._free: list[int] = []
+        self._slots = Slots()
         self._clear()
 
     def _clear(self) -> None:
@@ -83,6 +82,11 @@ class RowTree:
         self._ancestors: list[int] | None = None
         self._extra: dict[int, int] = {}
         self._ran: dict[int, int] = {}
+
+    @property
+    def width(self) -> int:
+        """Slots in use so far: a runtime's buffers must hold that many."""
+        return self._slots.width
 
     @property
     def living(self) -> int:
@@ -124,7 +128,7 @@ class RowTree:
             self._chain_sight(count, layers) if chain else self._sight(rows, parents, layers)
         )
         past_slots = np.array(self._slot, np.int64) if first else _NO_SLOTS
-        slots = self._take(count)
+        slots = self._slots.take(count)
         self._token += np.asarray(rows.tokens).tolist()
         self._parent += parents.tolist()
         self._position += positions.tolist()
@@ -173,7 +177,8 @@ class RowTree:
         first = self.living
         if first:
             self._check_seen([(1 << first) - 1], [first], layers, layers)
-        own = _SELF if count == 1 else np.tri(count, dtype=np.bool_)
+        small = count <= len(_CHAIN)
+        own = _CHAIN[:count, :count] if small else np.tri(count, dtype=np.bool_)
         return own, np.ones((count, first), np.bool_)
 
     def _sight(self, rows: Rows, parents: NDArray[np.int32], layers: int) -> tuple[Bools, Bools]:
@@ -263,7 +268,7 @@ class RowTree:
         first = call.handles[0]
         self._move(rows, call.layers, 0)
         del self._ran[0]
-        self._release(self._slot[first:])
+        self._slots.release(self._slot[first:])
         for column in (self._token, self._parent, self._position, self._slot):
             del column[first:]
         if self._ancestors is not None:
@@ -285,6 +290,10 @@ class RowTree:
             raise UsageError(f"keep needs at least one leaf; keep([{TRUNK}]) drops all rows")
         paths = [self._path(leaf) for leaf in leaves]
         self._check_complete(paths)
+        if len(paths) == 1:
+            self._grow_trunk(paths[0])
+            self._drop(paths[0], [])
+            return (TRUNK,)
         common = common_start(paths)
         branches = sorted({handle for path in paths for handle in path[len(common) :]})
         self._grow_trunk(common)
@@ -336,13 +345,14 @@ class RowTree:
         count = self.living
         if len(common) + len(branches) < count:
             alive = {*common, *branches}
-            self._release([self._slot[row] for row in range(count) if row not in alive])
+            self._slots.release([self._slot[row] for row in range(count) if row not in alive])
+        if not branches:
+            self._clear()
+            return {}
         fresh = {old: index for index, old in enumerate(branches)}
         rows = [(self._token[r], self._position[r], self._slot[r]) for r in branches]
         parents = [fresh.get(self._parent[row], TRUNK) for row in branches]
         self._clear()
-        if not branches:
-            return fresh
         self._token, self._position, self._slot = (
             list(column) for column in zip(*rows, strict=True)
         )
@@ -362,37 +372,20 @@ class RowTree:
         """
         if not 0 <= length <= len(self.tokens):
             raise UsageError(f"the trunk has {len(self.tokens)} rows and cannot be cut to {length}")
-        self._release(self._slot)
+        self._slots.release(self._slot)
         self._clear()
         if length < len(self.tokens):
-            self._release(self.trunk_slots[length:].tolist())
+            self._slots.release(self.trunk_slots[length:].tolist())
             del self.tokens[length:]
             self.cuts += 1
         if not length:
-            self.width = 0
-            self._free.clear()
+            self._slots = Slots()
 
     def restored(self, tokens: Sequence[int], positions: Indices) -> RowTree:
         """A new tree of the same kind with this trunk, in the slots 0, 1, 2, ..."""
         other = RowTree(self._layers, self._context, self._spare)
         other.tokens = list(tokens)
-        other.width = len(tokens)
+        other._slots = Slots(len(tokens))
         other.cuts = self.cuts + 1
         other._trunk = np.stack([np.arange(len(tokens)), positions]).astype(np.int64)
         return other
-
-    # --- slots -----------------------------------------------------------------------------------
-
-    def _take(self, count: int) -> Indices:
-        again = min(count, len(self._free))
-        if not again:
-            self.width += count
-            return np.arange(self.width - count, self.width, dtype=np.int64)
-        taken = self._free[-again:][::-1]
-        del self._free[-again:]
-        taken += range(self.width, self.width + count - again)
-        self.width += count - again
-        return np.array(taken, np.int64)
-
-    def _release(self, slots: list[int]) -> None:
-        self._free += sorted(slots, reverse=True)

@@ -1,0 +1,37 @@
+"""How many threads compute well here. It knows no runtime."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_TOPOLOGY = Path("/sys/devices/system/cpu")
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def physical(topology: Path = _TOPOLOGY, quota: Path = _QUOTA) -> int:
+    """Physical cores that this process may use; siblings of one core count once."""
+    cores = {_siblings(topology, cpu) for cpu in _allowed()}
+    return max(1, min(len(cores), _granted(quota)))
+
+
+def _allowed() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def _siblings(topology: Path, cpu: int) -> str:
+    try:
+        return (topology / f"cpu{cpu}/topology/thread_siblings_list").read_text()
+    except OSError:
+        return str(cpu)
+
+
+def _granted(quota: Path) -> int:
+    """Whole processors that a container grants; a share of one is one."""
+    try:
+        limit, period = quota.read_text().split()
+        return max(1, round(int(limit) / int(period)))
+    except (OSError, ValueError):
+        return 1 << 16

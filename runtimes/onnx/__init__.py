@@ -1,0 +1,84 @@
+"""ONNX Runtime: the portable back end. It serves the CPU; other devices are named, not used.
+
+engine.py      a bundle's segments as ONNX Runtime sessions
+segments.py    which tensors a segment takes and gives, and whether it does
+session.py     one conversation
+bindings.py    the buffers of a step, bound once per shape
+keyvalues.py   keys and values of all rows
+masks.py       who sees whom, as numbers to add to the scores
+"""
+
+from __future__ import annotations
+
+from importlib import metadata, util
+from typing import TYPE_CHECKING
+
+from edgedec.contracts import Device, EngineOptions
+from edgedec.errors import DeviceError, UsageError
+from edgedec.runtimes import _cores
+
+if TYPE_CHECKING:
+    from edgedec.bundle import Bundle
+
+    from .engine import Onnx
+
+PREFERENCE = 20
+FORM = "onnx"
+
+_ELSEWHERE = {
+    "cuda": ("CUDAExecutionProvider", "onnxruntime-gpu"),
+    "directml": ("DmlExecutionProvider", "onnxruntime-directml"),
+    "coreml": ("CoreMLExecutionProvider", "onnxruntime on macOS"),
+    "webgpu": ("WebGpuExecutionProvider", "onnxruntime-webgpu"),
+    "openvino": ("OpenVINOExecutionProvider", "onnxruntime-openvino"),
+    "qnn": ("QNNExecutionProvider", "onnxruntime-qnn, extra edgedec[qnn]"),
+}
+"""Device name -> ONNX Runtime's provider and the package that brings it."""
+
+
+def devices() -> list[Device]:
+    """The CPU, and what ONNX Runtime could drive but this runtime does not."""
+    problem = None
+    if util.find_spec("onnxruntime") is None:
+        problem = "the package onnxruntime is missing: pip install onnxruntime"
+    cpu = Device("cpu", "onnx", f"ONNX Runtime {_version()}, {_cores.physical()} cores", problem)
+    return [
+        cpu,
+        *(Device(name, "onnx", _ELSEWHERE[name][0], _problem(name)) for name in _ELSEWHERE),
+    ]
+
+
+def open(bundle: Bundle, options: EngineOptions) -> Onnx:
+    """Open the ONNX form of a bundle.
+
+    Raises:
+        DeviceError: another device than "cpu".
+        UsageError: fewer than one thread.
+        BundleError: the bundle has no ONNX form, or a graph that is not a step of its model.
+    """
+    if options.device != "cpu":
+        raise DeviceError(
+            f"the onnx runtime cannot use the device {options.device!r}: {_problem(options.device)}"
+        )
+    if options.threads is not None and options.threads < 1:
+        raise UsageError(f"{options.threads} threads cannot compute: give 1 or more")
+    from .engine import Onnx
+
+    return Onnx(bundle, options.threads or _cores.physical())
+
+
+def _version() -> str:
+    try:
+        return metadata.version("onnxruntime")
+    except metadata.PackageNotFoundError:
+        return "of another package"
+
+
+def _problem(device: str) -> str:
+    if device not in _ELSEWHERE:
+        return f"it is not one of cpu, {', '.join(_ELSEWHERE)}"
+    provider, package = _ELSEWHERE[device]
+    return (
+        f"this version of edgedec runs ONNX on the CPU only; {provider} comes with {package}: "
+        "use --device cpu"
+    )

@@ -1,0 +1,246 @@
+"""The buffers of a step and their bindings to ONNX Runtime, made once per shape and used again.
+
+ONNX Runtime reads and writes numpy's memory in place (`OrtValue.ortvalue_from_numpy` shares it on
+the CPU), so a step costs a few assignments in Python whatever the number of layers. It knows no
+tree and no tokens.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgedec.errors import DeviceError
+
+from .keyvalues import KeyValues, new
+from .segments import Block, Loaded, mask_name
+
+if TYPE_CHECKING:
+    from edgedec.contracts import Floats
+    from edgedec.rowsets import Indices
+
+Entry = Literal["ids", "vectors", "hidden"]
+
+KEPT = 12
+KEPT_BYTES = 4 << 20
+BIG_STEP = 32
+"""Rows from which on a step gives its scratch memory back, so that none piles up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a binding depends on: n rows, m of them with logits, the layers run, what is shown.
+
+    `every`: the rows with logits are all rows, in order.
+    `entry`: rows come as `ids`, as `vectors` in place of embeddings, or as `hidden` states between
+    two layers.
+    """
+
+    rows: int
+    logits: int
+    every: bool
+    run: int
+    hidden: tuple[int, ...]
+    entry: Entry
+
+
+@dataclass(slots=True)
+class Bound:
+    """The buffers of one shape, by the names of `edgedec.export.to_onnx`.
+
+    `made` are the new keys and values [layers, 2, G, n, d]; `leaving` what the last layer that is
+    run gives, where that is not the model's last.
+    """
+
+    ids: Indices
+    positions: Indices
+    masks: dict[int | None, Floats]
+    head_rows: Indices
+    entering: Floats | None
+    logits: Floats
+    hidden: dict[int, Floats] = field(default_factory=dict)
+    made: dict[Block, Floats] = field(default_factory=dict)
+    leaving: Floats | None = None
+    options: Any = None
+    chain: list[tuple[Any, Any]] = field(default_factory=list)
+    values: list[Any] = field(default_factory=list)
+
+    def run(self) -> None:
+        """Run the segments.
+
+        Raises:
+            DeviceError: ONNX Runtime failed; its reason in one line.
+        """
+        try:
+            for session, binding in self.chain:
+                session.run_with_iobinding(binding, self.options)
+        except Exception as error:  # ONNX Runtime's errors have no common class of their own.
+            reason = str(error).splitlines()[0]
+            raise DeviceError(f"ONNX Runtime failed in a step: {reason}") from error
+
+    @property
+    def size(self) -> int:
+        """Bytes of what grows with rows and vocabulary."""
+        arrays = [*self.masks.values(), *self.made.values(), *self.hidden.values(), self.logits]
+        return sum(array.nbytes for array in arrays)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What all shapes of a session share."""
+
+    segments: Sequence[Loaded]
+    windows: Sequence[int | None]
+    width: int
+    vocab: int
+
+
+class Bindings:
+    """A small store of bound shapes, the latest used ones; big ones only while they are in use."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._bound: OrderedDict[Shape, Bound] = OrderedDict()
+        self._learned: Floats | None = None
+
+    def clear(self) -> None:
+        """Forget all: the buffers of keys and values moved."""
+        self._bound.clear()
+
+    def close(self) -> None:
+        """Let go of the segments."""
+        self.clear()
+        self._parts = replace(self._parts, segments=())
+
+    def get(self, shape: Shape, past: KeyValues, learned: Floats) -> Bound:
+        """The buffers of this shape, bound to this past."""
+        if learned is not self._learned:
+            self.clear()
+            self._learned = learned
+        bound = self._bound.get(shape)
+        if bound is not None:
+            self._bound.move_to_end(shape)
+            return bound
+        self._make_room()
+        bound = self._bound[shape] = bind(self._parts, shape, past, learned)
+        return bound
+
+    def _make_room(self) -> None:
+        size = sum(bound.size for bound in self._bound.values())
+        while self._bound and (len(self._bound) >= KEPT or size > KEPT_BYTES):
+            size -= self._bound.popitem(last=False)[1].size
+
+
+def bind(parts: Parts, shape: Shape, past: KeyValues, learned: Floats) -> Bound:
+    """Make the buffers of a shape and bind the segments that run it, in order."""
+    rows, width = shape.rows, parts.width
+    total = past.capacity + rows
+    bound = Bound(
+        ids=np.zeros(rows, np.int64),
+        positions=np.zeros(rows, np.int64),
+        masks={window: np.zeros((rows, total), np.float32) for window in parts.windows},
+        head_rows=np.arange(shape.logits, dtype=np.int64),
+        entering=None if shape.entry == "ids" else np.zeros((rows, width), np.float32),
+        logits=np.zeros((shape.logits, parts.vocab), np.float32),
+    )
+    if rows >= BIG_STEP:
+        bound.options = _shrinking()
+    if shape.entry == "vectors" and bound.entering is not None:
+        learned = bound.entering
+    stream = bound.entering
+    for segment in parts.segments:
+        if _runs(segment, shape):
+            _Chain(bound, shape, segment, past, width).bind(learned, stream)
+            stream = bound.leaving
+    if shape.run >> parts.segments[-1].spec.last - 1:
+        bound.leaving = None
+    return bound
+
+
+def _shrinking() -> Any:
+    from onnxruntime import RunOptions
+
+    options = RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
+
+
+def _runs(segment: Loaded, shape: Shape) -> bool:
+    spec = segment.spec
+    if spec.first == spec.last:
+        return spec.embed or bool(shape.logits)
+    return bool(shape.run >> spec.first & 1)
+
+
+@dataclass(slots=True)
+class _Chain:
+    """One segment joining the chain of a shape."""
+
+    bound: Bound
+    shape: Shape
+    segment: Loaded
+    past: KeyValues
+    width: int
+
+    def bind(self, learned: Floats, stream: Floats | None) -> None:
+        """Bind one segment; `stream` is what the one before gives."""
+        binding = self.segment.session.io_binding()
+        for block in self.segment.blocks:
+            self.bound.made[block] = new(block, self.shape.rows)
+        given = self._outputs()
+        for name, array in self._inputs(learned, stream).items():
+            self._attach(binding.bind_ortvalue_input, name, array)
+        for name, array in given.items():
+            self._attach(binding.bind_ortvalue_output, name, array)
+        self.bound.chain.append((self.segment.session, binding))
+        if not self.segment.spec.head:
+            self.bound.leaving = given[f"hidden.{self.segment.spec.last}"]
+
+    def _inputs(self, learned: Floats, stream: Floats | None) -> Mapping[str, NDArray[Any]]:
+        bound = self.bound
+        offered: dict[str, NDArray[Any]] = {
+            "ids": bound.ids,
+            "learned": learned,
+            "positions": bound.positions,
+            "head_rows": bound.head_rows,
+            **{mask_name(window): mask for window, mask in bound.masks.items()},
+            **self._by_layer("past", self.past.arrays),
+        }
+        if stream is not None:
+            offered["hidden"] = stream
+        return {name: offered[name] for name in self.segment.inputs}
+
+    def _outputs(self) -> dict[str, Floats]:
+        spec, shown = self.segment.spec, set(self.shape.hidden)
+        given: dict[str, Floats] = self._by_layer("new", self.bound.made)
+        if not spec.head:
+            shown.add(spec.last)
+        # A layer at a cut is the last of one segment and the first of the next: given once.
+        first = spec.first + (not spec.embed)
+        for layer in sorted(shown.intersection(range(first, spec.last + 1))):
+            array = np.zeros((self.shape.rows, self.width), np.float32)
+            given[f"hidden.{layer}"] = self.bound.hidden[layer] = array
+        if spec.head and self.shape.logits:
+            given["logits"] = self.bound.logits
+        return given
+
+    def _by_layer(self, kind: str, arrays: Mapping[Block, Floats]) -> dict[str, Floats]:
+        return {
+            f"{kind}.{layer}.{part}": arrays[block][layer - block.first, index]
+            for block in self.segment.blocks
+            for layer in range(block.first, block.last)
+            for index, part in enumerate(("key", "value"))
+        }
+
+    def _attach(self, attach: Callable[[str, Any], None], name: str, array: NDArray[Any]) -> None:
+        from onnxruntime import OrtValue
+
+        value = OrtValue.ortvalue_from_numpy(array)
+        # The binding does not hold the memory: it must live as long as this shape.
+        self.bound.values.append((value, array))
+        attach(name, value)

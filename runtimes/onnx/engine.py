@@ -1,0 +1,134 @@
+"""A bundle opened by ONNX Runtime: its segments, shared by all sessions. It knows no tree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+import numpy as np
+
+from edgedec.bundle import Bundle
+from edgedec.contracts import Capabilities
+from edgedec.errors import BundleError, UsageError
+
+from .bindings import Parts
+from .segments import Loaded, check_chain, load, windows
+from .session import OnnxSession
+
+if TYPE_CHECKING:
+    from edgedec.architecture import Architecture
+    from edgedec.contracts import Floats
+    from edgedec.manifest import OnnxForm
+
+MAX_ROWS = 512
+
+
+class Onnx:
+    """See `edgedec.contracts.Engine`.
+
+    Raises:
+        BundleError: no ONNX form, or graphs that are not steps of the manifest's architecture.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        form = bundle.manifest.forms.onnx
+        if form is None:
+            raise BundleError(f"{bundle.path.name} holds no ONNX form: export it with --form onnx")
+        self.architecture = bundle.manifest.architecture
+        self.identity = {"bundle": bundle.hash, "runtime": "onnx", "keys_and_values": "fp32"}
+        check_chain(form.segments, self.architecture.layers)
+        options = session_options(threads)
+        self._segments: list[Loaded] | None = [
+            load(spec, _session(bundle.file(spec.file), options), self.architecture)
+            for spec in form.segments
+        ]
+        self.learned: Floats = np.zeros((1, self.architecture.embed.dim), np.float32)
+        self.ids = self.architecture.vocab
+        self._sessions: WeakSet[OnnxSession] = WeakSet()
+        self.capabilities = _capabilities(form, self.architecture)
+
+    @property
+    def parts(self) -> Parts:
+        """What sessions bind.
+
+        Raises:
+            UsageError: the engine was closed.
+        """
+        if self._segments is None:
+            raise UsageError("the model was closed: load it again")
+        return Parts(
+            self._segments,
+            windows(self.architecture),
+            self.architecture.embed.dim,
+            self.architecture.vocab,
+        )
+
+    @property
+    def closed(self) -> bool:
+        """Whether the weights were given back."""
+        return self._segments is None
+
+    def session(self) -> OnnxSession:
+        """A new, empty session."""
+        session = OnnxSession(self)
+        self._sessions.add(session)
+        return session
+
+    def set_learned(self, vectors: Floats) -> None:
+        """The embeddings [count, D] that ids V, V + 1, ... stand for.
+
+        Raises:
+            UsageError: another width than the model's.
+        """
+        learned = np.array(vectors, np.float32, order="C")
+        width = self.architecture.embed.dim
+        if learned.ndim != 2 or learned.shape[1] != width or not len(learned):
+            raise UsageError(f"learned embeddings are [count, {width}], these {learned.shape}")
+        self.learned, self.ids = learned, self.architecture.vocab + len(learned)
+
+    def close(self) -> None:
+        """Give the weights back."""
+        self._segments = None
+        for session in self._sessions:
+            session.close()
+
+
+def session_options(threads: int) -> Any:
+    """Options for a short step, alone or as one of several segments."""
+    from onnxruntime import SessionOptions
+
+    options = SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    # Threads spin while a segment runs; spinning on, they would hold back the next segment's.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def _session(path: Path, options: Any) -> Any:
+    from onnxruntime import InferenceSession
+
+    try:
+        return InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
+    except Exception as error:  # ONNX Runtime's errors have no common class of their own.
+        reason = str(error).splitlines()[0]
+        raise BundleError(f"{path.name} cannot be loaded by ONNX Runtime: {reason}") from None
+
+
+def _capabilities(form: OnnxForm, architecture: Architecture) -> Capabilities:
+    layers = architecture.layers
+    edges = {segment.last for segment in form.segments if not segment.head}
+    return Capabilities(
+        # The rotary tables end with the context, and ONNX Runtime refuses more rows than they have.
+        max_rows=min(MAX_ROWS, architecture.limits.context),
+        cuts=tuple(sorted(edges - {layers})),
+        resume=len(form.segments) > 1,
+        hidden_layers=tuple(sorted({*form.hidden, *edges})),
+        learned_ids=True,
+        exactness="token",
+        kv_types=("fp32",),
+    )

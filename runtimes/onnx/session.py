@@ -1,0 +1,215 @@
+"""One conversation with a model in ONNX form; see `edgedec.contracts.Session`.
+
+The tree says who sees whom and which slots are free; here that is put into the buffers of a step,
+and what comes out is put into its slots. It knows no strategy and no text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgedec.contracts import Layers, Rows, Want
+from edgedec.errors import InputError, UsageError
+from edgedec.rowsets import bucket, check_hidden, layer_set
+from edgedec.rowtree import Call, RowTree
+from edgedec.runtimes import _state
+from edgedec.runtimes._result import Result, chosen_rows
+
+from .bindings import Bindings, Bound, Entry, Shape
+from .keyvalues import KeyValues, shapes
+from .masks import Masks
+
+if TYPE_CHECKING:
+    from edgedec.contracts import Floats, Ints
+    from edgedec.rowsets import Indices
+
+    from .engine import Onnx
+
+_ANY = Want()
+
+
+class OnnxSession:
+    """A trunk, living rows, and their keys and values in host memory."""
+
+    def __init__(self, engine: Onnx) -> None:
+        self._engine = engine
+        self._model = engine.architecture
+        self._spare = engine.capabilities.max_rows
+        parts = engine.parts
+        self._blocks = [block for segment in parts.segments for block in segment.blocks]
+        self._bindings = Bindings(parts)
+        self._adopt(RowTree(self._model.layers, self._model.limits.context, self._spare))
+
+    def _adopt(self, tree: RowTree) -> None:
+        """Begin anew with a tree and empty buffers that can hold it."""
+        capacity = bucket(tree.width, self._limit)
+        self._tree = tree
+        self._past = KeyValues(self._blocks, capacity)
+        self._masks = Masks(capacity)
+        self._leaving: Floats | None = None
+        self._bindings.clear()
+
+    def close(self) -> None:
+        """The engine was closed: let go of its weights."""
+        self._bindings.close()
+
+    @property
+    def _limit(self) -> int:
+        return self._model.limits.context + self._spare
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        """The token ids of the trunk."""
+        return self._tree.tokens
+
+    # --- steps -----------------------------------------------------------------------------------
+
+    def step(self, rows: Rows, layers: Layers | None = None, want: Want | None = None) -> Result:
+        """Run new rows; with `hidden` at layer 0 they stand in place of token embeddings."""
+        engine, want = self._engine, want or _ANY
+        run, chosen = self._plan(len(rows.tokens), layers, want)
+        entry = self._entry(rows, run)
+        call = self._tree.place(rows, run, engine.ids)
+        source = rows.tokens if rows.hidden is None else rows.hidden
+        return self._run(call, run, chosen, want.hidden, (entry, source))
+
+    def resume(self, handles: Sequence[int], layers: Layers, want: Want | None = None) -> Result:
+        """Run living rows, which ran the layers before, through further layers."""
+        want = want or _ANY
+        run, chosen = self._plan(len(handles), layers, want)
+        call = self._tree.resume(handles, run)
+        leaving = self._leaving
+        if leaving is None:
+            raise UsageError("no row has left the model early, so there is none to resume")
+        return self._run(call, run, chosen, want.hidden, ("hidden", leaving[call.slots]))
+
+    def _plan(
+        self, count: int, layers: Layers | None, want: Want
+    ) -> tuple[int, tuple[int, ...] | None]:
+        capabilities = self._engine.capabilities
+        if self._engine.closed:
+            raise UsageError("the model was closed: load it again")
+        if count > capabilities.max_rows:
+            raise InputError(f"a step of {count} rows; at most {capabilities.max_rows} fit")
+        run = layer_set(layers, self._model.layers, capabilities.cuts)
+        if want.hidden:
+            check_hidden(want.hidden, run, capabilities.hidden_layers)
+        return run, chosen_rows(want.logits, count)
+
+    def _entry(self, rows: Rows, run: int) -> Entry:
+        if rows.hidden is None:
+            if not run & 1:
+                raise UsageError("rows that do not begin at layer 0 need hidden vectors")
+            return "ids"
+        width = self._model.embed.dim
+        if rows.hidden.ndim != 2 or rows.hidden.shape[1] != width:
+            raise UsageError(f"hidden vectors are [n, {width}], these {rows.hidden.shape}")
+        return "vectors" if run & 1 else "hidden"
+
+    def _run(
+        self,
+        call: Call,
+        run: int,
+        chosen: tuple[int, ...] | None,
+        hidden: tuple[int, ...],
+        source: tuple[Entry, Ints | Floats],
+    ) -> Result:
+        count = len(call.slots)
+        logits = count if chosen is None else len(chosen)
+        shape = Shape(count, logits, chosen is None, run, hidden, source[0])
+        try:
+            self._reserve()
+            bound = self._bindings.get(shape, self._past, self._engine.learned)
+            self._enter(bound, call, chosen, source)
+            bound.run()
+        except BaseException:
+            self._tree.withdraw(call)
+            raise
+        self._past.write(bound.made, call.slots)
+        if bound.leaving is not None:
+            self._remember(bound.leaving, call)
+        shown = {layer: bound.hidden[layer] for layer in hidden}
+        return Result(call.handles, bound.logits, chosen, shown)
+
+    def _reserve(self) -> None:
+        if self._tree.width <= self._past.capacity:
+            return
+        capacity = bucket(self._tree.width, self._limit)
+        self._bindings.clear()
+        self._past.grow(capacity)
+        self._masks.grow(capacity)
+        if self._leaving is not None:
+            self._leaving = np.pad(self._leaving, ((0, capacity - len(self._leaving)), (0, 0)))
+
+    def _enter(
+        self,
+        bound: Bound,
+        call: Call,
+        chosen: tuple[int, ...] | None,
+        source: tuple[Entry, Ints | Floats],
+    ) -> None:
+        entry, values = source
+        if bound.entering is None:
+            bound.ids[:] = values
+        else:
+            bound.entering[:] = values
+            if entry == "vectors":
+                bound.ids[:] = np.arange(len(values)) + self._model.vocab
+        bound.positions[:] = call.positions
+        if chosen is not None:
+            bound.head_rows[:] = chosen
+        self._masks.fill(bound.masks, call, self._tree)
+
+    def _remember(self, leaving: Floats, call: Call) -> None:
+        """Keep what rows are when they leave early, by slot: they may be resumed."""
+        if self._leaving is None:
+            self._leaving = np.zeros((self._past.capacity, leaving.shape[1]), np.float32)
+        self._leaving[call.slots] = leaving
+
+    # --- what stays ------------------------------------------------------------------------------
+
+    def keep(self, leaves: Sequence[int]) -> tuple[int, ...]:
+        """Let the leaves and their ancestors live on; see the contract."""
+        return self._tree.keep(leaves)
+
+    def truncate(self, length: int) -> None:
+        """Cut the trunk to its first `length` rows and drop all living rows."""
+        self._tree.truncate(length)
+
+    def encode(self, source: Ints | Floats) -> None:
+        """Refused: the ONNX form holds decoders only."""
+        raise UsageError("this model has no encoder: give it a prompt only")
+
+    def fork(self) -> OnnxSession:
+        """A second session with a copy of this trunk; the weights are shared."""
+        other = self._engine.session()
+        tree = self._tree
+        other._take_over(tree.tokens, tree.trunk_positions, self._past.gathered(tree.trunk_slots))
+        return other
+
+    def save(self, path: Path) -> None:
+        """Write the trunk with its keys and values to a safetensors file."""
+        tensors: _state.Tensors = {
+            "tokens": np.array(self.tokens, np.int64),
+            "positions": self._tree.trunk_positions,
+            **self._past.gathered(self._tree.trunk_slots),
+        }
+        _state.write(path, tensors, self._engine.identity)
+
+    def load(self, path: Path) -> None:
+        """Take over a saved trunk; what was here is dropped."""
+        limits = (self._model.limits.context, self._engine.ids)
+        found = _state.read(
+            path, self._engine.identity, lambda rows: shapes(self._blocks, rows), limits
+        )
+        self._take_over(found["tokens"].tolist(), found["positions"], found)
+
+    def _take_over(
+        self, tokens: Sequence[int], positions: Indices, rows: Mapping[str, Floats]
+    ) -> None:
+        self._adopt(self._tree.restored(tokens, positions))
+        self._past.fill(rows)

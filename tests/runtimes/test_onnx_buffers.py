@@ -1,0 +1,70 @@
+"""The buffers of the ONNX runtime by themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgedec.contracts import Rows
+from edgedec.rowtree import RowTree
+from edgedec.runtimes.onnx.keyvalues import KeyValues
+from edgedec.runtimes.onnx.masks import Masks
+from edgedec.runtimes.onnx.segments import Block, mask_name
+
+
+def test_rows_stay_in_their_slots_when_buffers_grow() -> None:
+    random, blocks = np.random.default_rng(0), [Block(0, 3, 2, 4), Block(3, 4, 1, 6)]
+    past, slots = KeyValues(blocks, 5), np.arange(0)
+    shadow = {block: past.arrays[block] for block in blocks}
+    for capacity in (5, 6, 40, 1000):
+        if capacity > past.capacity:
+            past.grow(capacity)
+            for block in blocks:
+                np.testing.assert_array_equal(
+                    past.arrays[block][:, :, :, : len(slots)], shadow[block]
+                )
+        slots = random.permutation(capacity)
+        rows = {
+            block: random.standard_normal(
+                (block.last - block.first, 2, block.heads, capacity, block.dim), np.float32
+            )
+            for block in blocks
+        }
+        past.write(rows, slots)
+        gathered = past.gathered(slots)
+        for block in blocks:
+            np.testing.assert_array_equal(
+                gathered[f"layers.{block.first}.{block.last}"], rows[block]
+            )
+            assert past.arrays[block][0, 0].flags.c_contiguous
+            shadow[block] = past.arrays[block].copy()
+    assert all(np.isfinite(array).all() for array in past.arrays.values())
+
+
+@pytest.mark.parametrize("slots", [[3], [3, 4], [4, 3], [2, 3, 4], [2, 4, 3, 5], [0, 5]])
+def test_rows_are_written_where_they_belong(slots: list[int]) -> None:
+    block = Block(0, 2, 1, 3)
+    past = KeyValues([block], 6)
+    rows = np.arange(2 * 2 * len(slots) * 3, dtype=np.float32).reshape(2, 2, 1, len(slots), 3) + 1
+    past.write({block: rows}, np.array(slots))
+    for index, slot in enumerate(slots):
+        np.testing.assert_array_equal(past.arrays[block][:, :, :, slot], rows[:, :, :, index])
+    assert np.count_nonzero(past.arrays[block]) == rows.size
+
+
+def test_masks_say_who_sees_whom() -> None:
+    tree, masks = RowTree(1, 100), Masks(4)
+    tree.place(Rows(np.array([1, 1, 1]), np.array([-1, 0, 1])), 1, 9)
+    tree.keep([2])
+    masks.grow(8)
+    buffers = {window: np.zeros((2, 10), np.float32) for window in (None, 2)}
+    call = tree.place(Rows(np.array([1, 1]), np.array([-1, 0])), 1, 9)
+    masks.fill(buffers, call, tree)
+    seen = {window: (mask == 0).nonzero()[1].tolist() for window, mask in buffers.items()}
+    # Row 0 (position 3, column 8) and row 1 (position 4, column 9) after a trunk of 0, 1, 2.
+    assert seen == {None: [0, 1, 2, 8, 0, 1, 2, 8, 9], 2: [2, 8, 8, 9]}
+    assert {float(value) for value in np.unique(buffers[2])} == {0.0, float(np.float32(-3e38))}
+
+
+def test_mask_names() -> None:
+    assert [mask_name(window) for window in (None, 512)] == ["mask", "mask.w512"]
