@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -46,7 +47,7 @@ def command(prompt: str | None, as_json: bool, **options: Any) -> None:
     cancel = Cancel()
     with edgedec.load(options.pop("model"), **_options.loading(options)) as model:
         show = None if as_json else _show
-        if show and click.get_text_stream("stdout").isatty():
+        if show and sys.stdout.isatty():
             click.secho(text, dim=True, nl=False)
         with _interrupt.stopping(cancel):
             done = model.generate(text, stream=show, cancel=cancel, **_options.given(options))

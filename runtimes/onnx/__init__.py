@@ -26,14 +26,17 @@ PREFERENCE = 20
 FORM = "onnx"
 
 _ELSEWHERE = {
-    "cuda": ("CUDAExecutionProvider", "onnxruntime-gpu"),
-    "directml": ("DmlExecutionProvider", "onnxruntime-directml"),
-    "coreml": ("CoreMLExecutionProvider", "onnxruntime on macOS"),
-    "webgpu": ("WebGpuExecutionProvider", "onnxruntime-webgpu"),
-    "openvino": ("OpenVINOExecutionProvider", "onnxruntime-openvino"),
-    "qnn": ("QNNExecutionProvider", "onnxruntime-qnn, extra edgedec[qnn]"),
+    "cuda": ("CUDA", "onnxruntime-gpu"),
+    "gpu": (
+        "DirectML, WebGPU or CoreML",
+        "onnxruntime-directml, onnxruntime-webgpu or onnxruntime on macOS",
+    ),
+    "npu": (
+        "QNN or OpenVINO",
+        "onnxruntime-qnn (extra edgedec[qnn]) or openvino (extra edgedec[openvino])",
+    ),
 }
-"""Device name -> ONNX Runtime's provider and the package that brings it."""
+"""Device name -> ONNX Runtime's way to it and the package that brings that."""
 
 
 def devices() -> list[Device]:

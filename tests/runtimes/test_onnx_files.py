@@ -215,7 +215,7 @@ def test_a_closed_engine_answers_no_more(make: Maker, tmp_path: Path) -> None:
 def test_other_devices_are_named_and_never_replaced_by_the_cpu(make: Maker) -> None:
     listed = {device.name: device for device in onnx.devices()}
     assert listed["cpu"].problem is None
-    for name in ("cuda", "qnn", "teapot"):
+    for name in ("cuda", "npu", "teapot"):
         with pytest.raises(DeviceError, match=f"onnx runtime cannot use the device '{name}'"):
             onnx.open(make("whole").bundle, EngineOptions(device=name))
     with pytest.raises(UsageError, match="0 threads"):
