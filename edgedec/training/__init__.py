@@ -1,0 +1,1 @@
+"""What has to be trained: reference models and drafters. The only room that imports torch."""

@@ -1,0 +1,187 @@
+"""A resumable trainer: schedule, optimisers, checkpoints. Prints nothing; a callback reports.
+
+Knows no data and no model: it is given batches, a loss and named parameters.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from edgedec.training.muon import BatchedMuon
+
+
+class Batch(NamedTuple):
+    """Token ids, what should follow each, and how much that counts, all [rows, length]."""
+
+    tokens: Tensor
+    targets: Tensor
+    weights: Tensor | None = None
+
+
+class Batches(Protocol):
+    """Where batches come from; its state is small and JSON-like."""
+
+    def batch(self, step: int) -> Batch:
+        """The batch of this step; called once per step, in order."""
+
+    def state(self) -> dict[str, int]:
+        """The position, to be saved."""
+
+    def restore(self, state: dict[str, int]) -> None:
+        """Continue from a saved position."""
+
+
+Losses = Mapping[str, Tensor]
+Loss = Callable[[Batch, int], Losses]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Warm up, hold, decay. Only the decay knows the end, so the end can still be moved."""
+
+    warmup: int
+    end: int
+    decay_share: float = 0.4
+    final: float = 0.02
+
+    def scale(self, step: int) -> float:
+        """Factor on the peak rate at a step."""
+        rise = min(1.0, (step + 1) / max(1, self.warmup))
+        tail = max(1, round(self.end * self.decay_share))
+        left = min(1.0, max(0.0, (self.end - step) / tail))
+        return rise * (self.final + (1.0 - self.final) * left)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Peak rates. `muon` is for block matrices (0 puts them under AdamW too)."""
+
+    muon: float
+    adam: float
+    weight_decay: float = 0.1
+    clip: float = 1.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one step did."""
+
+    step: int
+    losses: dict[str, float]
+    tokens: int
+    seconds: float
+    scale: float
+
+
+@dataclass
+class Trainer:
+    """Runs steps until the schedule ends or `stop` says so; saves as it goes."""
+
+    model: nn.Module
+    loss: Loss
+    batches: Batches
+    schedule: Schedule
+    rates: Rates
+    folder: Path
+    save_seconds: float = 300.0
+    step: int = 0
+    tokens: int = 0
+    optimisers: list[torch.optim.Optimizer] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.optimisers = make_optimisers(self.model, self.rates)
+
+    @property
+    def checkpoint(self) -> Path:
+        """The one checkpoint file, replaced atomically."""
+        return self.folder / "checkpoint.pt"
+
+    def run(self, report: Callable[[Report], None], stop: Callable[[], bool]) -> None:
+        """Train from the current step on; `report` is called after every step."""
+        saved = time.monotonic()
+        while self.step < self.schedule.end and not stop():
+            report(self._one())
+            if time.monotonic() - saved > self.save_seconds:
+                self.save()
+                saved = time.monotonic()
+        self.save()
+
+    def _one(self) -> Report:
+        started = time.monotonic()
+        scale = self.schedule.scale(self.step)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = group["peak"] * scale
+        batch = self.batches.batch(self.step)
+        losses = self.loss(batch, self.step)
+        losses["loss"].backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.rates.clip)
+        for optimiser in self.optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        self.step += 1
+        self.tokens += batch.tokens.numel()
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        return Report(self.step, values, self.tokens, time.monotonic() - started, scale)
+
+    def save(self) -> None:
+        """Write the checkpoint beside the old one, then replace it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        state: dict[str, Any] = {
+            "step": self.step,
+            "tokens": self.tokens,
+            "batches": self.batches.state(),
+            "model": self.model.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+            "rng": torch.get_rng_state(),
+        }
+        partial = self.checkpoint.with_suffix(".partial")
+        torch.save(state, partial)
+        os.replace(partial, self.checkpoint)
+
+    def resume(self) -> None:
+        """Continue from the checkpoint."""
+        state = torch.load(self.checkpoint, weights_only=True)
+        self.step, self.tokens = state["step"], state["tokens"]
+        self.batches.restore(state["batches"])
+        self.model.load_state_dict(state["model"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        torch.set_rng_state(state["rng"])
+
+
+def make_optimisers(model: nn.Module, rates: Rates) -> list[torch.optim.Optimizer]:
+    """Muon for matrices inside the blocks, AdamW for embeddings and norms."""
+    matrices, embeddings, vectors = [], [], []
+    for name, parameter in model.named_parameters():
+        if parameter.ndim < 2:
+            vectors.append(parameter)
+        elif "embed" in name:
+            embeddings.append(parameter)
+        else:
+            matrices.append(parameter)
+    groups = [
+        {"params": embeddings, "peak": rates.adam, "weight_decay": 0.0},
+        {"params": vectors, "peak": rates.adam, "weight_decay": 0.0},
+    ]
+    muon: list[torch.optim.Optimizer] = []
+    if rates.muon > 0.0 and matrices:
+        group = {"params": matrices, "peak": rates.muon}
+        muon.append(BatchedMuon([group], lr=rates.muon, weight_decay=rates.weight_decay))
+    elif matrices:
+        groups.append({"params": matrices, "peak": rates.adam, "weight_decay": rates.weight_decay})
+    adam = torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=rates.adam,
+        betas=(0.9, 0.95),
+        fused=True,
+    )
+    return [*muon, adam]
