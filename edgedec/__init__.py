@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgedec.api import Cancel, Chunk, Generation, Model, generate, load
+    from edgedec.api import Cancel, Chunk, Generation, Model, Score, generate, load
 
 __version__ = "0.1.0"
-__all__ = ["Cancel", "Chunk", "Generation", "Model", "__version__", "generate", "load"]
+__all__ = ["Cancel", "Chunk", "Generation", "Model", "Score", "__version__", "generate", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,7 @@ It finds the bundle, the device, the runtime and the strategy by name, and knows
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Unpack, cast
@@ -12,14 +13,17 @@ from typing import Unpack, cast
 from edgedec import devices, rooms
 from edgedec.bundle import Bundle, open_bundle
 from edgedec.contracts import Device, Engine, EngineOptions, RuntimeModule, Strategy
+from edgedec.errors import UsageError
 from edgedec.generation import Cancel, Chunk, Generation, Score
 from edgedec.model import Messages, Model, Setup
 from edgedec.options import GenerateOptions
-from edgedec.text import Text
+from edgedec.text import FILE, TEMPLATE, Text
 
 STRATEGIES = "edgedec.strategies"
 BEST = "plain"
 """What `auto` means; with one strategy there is nothing to measure."""
+MOST_THREADS = 64
+"""More are refused, unless there are more processors."""
 
 
 def load(
@@ -39,12 +43,14 @@ def load(
         BundleError: the bundle is missing or damaged.
         DeviceError: the device is not there; the message says what to install.
         UnsupportedError: no such runtime or strategy, or it cannot run this model.
+        UsageError: a number of threads that no machine like this can use.
     """
     started = time.perf_counter()
+    _check_threads(threads)
     name, drafting = strategy_named(strategy)
     bundle = open_bundle(name_or_path)
     place, module = devices.choose(bundle.manifest.forms, device, runtime)
-    text = Text.open(bundle.path, bundle.manifest.architecture)
+    text = _text(bundle)
 
     def open_engine(path: str) -> Engine:
         return _open(open_bundle(path), place, module, threads)
@@ -71,6 +77,21 @@ def generate(
     """Load a model, continue a text, and close the model again."""
     with load(model) as loaded:
         return loaded.generate(prompt, **options)
+
+
+def _text(bundle: Bundle) -> Text:
+    for name in (FILE, TEMPLATE):
+        if (bundle.path / name).exists():
+            # What the manifest does not list was never hashed: refused.
+            bundle.file(name)
+    return Text.open(bundle.path, bundle.manifest.architecture)
+
+
+def _check_threads(threads: int | None) -> None:
+    """Refuse what would bring the machine to a halt: threads that wait keep a core busy."""
+    most = max(MOST_THREADS, os.cpu_count() or 1)
+    if threads is not None and not (isinstance(threads, int) and 1 <= threads <= most):
+        raise UsageError(f"threads is {threads!r}; it must be a whole number from 1 to {most}")
 
 
 def _open(bundle: Bundle, device: Device, module: RuntimeModule, threads: int | None) -> Engine:

@@ -10,9 +10,17 @@ V = vocabulary, L = layers.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+
+Size = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+"""How many of something; the bounds hold where JSON is read, which may come from anywhere."""
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+"""A size that may be none, an id, or a place in a list."""
+
+MAX_LAYERS = 10_000
 
 
 class Spec(
@@ -42,7 +50,7 @@ class Llama3Scaling(Spec, frozen=True, tag_field="kind", tag="llama3"):
     factor: float
     low_frequency_factor: float
     high_frequency_factor: float
-    original_context: int
+    original_context: Size
 
 
 class YarnScaling(Spec, frozen=True, tag_field="kind", tag="yarn"):
@@ -51,7 +59,7 @@ class YarnScaling(Spec, frozen=True, tag_field="kind", tag="yarn"):
     factor: float
     beta_fast: float
     beta_slow: float
-    original_context: int
+    original_context: Size
     magnitude: float
     truncate: bool = True
 
@@ -83,8 +91,8 @@ class Rope(Spec, frozen=True):
 class BiasTable(Spec, frozen=True):
     """T5's relative position bias: a learned [buckets, H] table shared by a stack's layers."""
 
-    buckets: int
-    max_distance: int
+    buckets: Size
+    max_distance: Size
     bidirectional: bool
 
 
@@ -95,15 +103,15 @@ class Attention(Spec, frozen=True):
     is applied per head, before the rotary step.
     """
 
-    heads: int
-    kv_heads: int
-    head_dim: int
+    heads: Size
+    kv_heads: Size
+    head_dim: Size
     scale: float
     biases: tuple[Literal["q", "k", "v", "o"], ...] = ()
     qk_norm: Norm | None = None
     rope: Rope | None = None
     bias_table: BiasTable | None = None
-    window: int | None = None
+    window: Size | None = None
     softcap: float | None = None
     causal: bool = True
 
@@ -118,7 +126,7 @@ class Attention(Spec, frozen=True):
 class Mlp(Spec, frozen=True):
     """`gated`: down(act(gate(x)) * up(x)); else down(act(up(x))). `gelu_tanh` is GPT-2's form."""
 
-    width: int
+    width: Size
     activation: Literal["silu", "gelu", "gelu_tanh", "relu"]
     gated: bool
     bias: bool = False
@@ -142,14 +150,14 @@ class Positions(Spec, frozen=True):
     """Positions added to the embedding: a [count, D] table read at position + `offset`."""
 
     kind: Literal["learned", "sinusoidal"]
-    count: int
-    offset: int = 0
+    count: Size
+    offset: Count = 0
 
 
 class Stack(Spec, frozen=True):
     """A run of layers with what stands before and after them."""
 
-    layers: tuple[Layer, ...]
+    layers: Annotated[tuple[Layer, ...], msgspec.Meta(min_length=1, max_length=MAX_LAYERS)]
     positions: Positions | None = None
     embed_norm: Norm | None = None
     final_norm: Norm | None = None
@@ -158,8 +166,8 @@ class Stack(Spec, frozen=True):
 class Embedding(Spec, frozen=True):
     """Token embeddings [vocab, dim], multiplied by `scale`."""
 
-    vocab: int
-    dim: int
+    vocab: Size
+    dim: Size
     scale: float = 1.0
 
 
@@ -175,17 +183,17 @@ class Head(Spec, frozen=True):
 class Tokens(Spec, frozen=True):
     """Ids with a meaning of their own; any of `eos` ends a text."""
 
-    eos: tuple[int, ...]
-    bos: int | None = None
-    pad: int | None = None
-    decoder_start: int | None = None
+    eos: tuple[Count, ...]
+    bos: Count | None = None
+    pad: Count | None = None
+    decoder_start: Count | None = None
 
 
 class Limits(Spec, frozen=True):
     """The longest decoder context and, with an encoder, the longest source, in tokens."""
 
-    context: int
-    source: int | None = None
+    context: Size
+    source: Size | None = None
 
 
 class Architecture(Spec, frozen=True):

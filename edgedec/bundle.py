@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -72,12 +73,15 @@ def find(name_or_path: str | Path) -> Path:
     if str(name_or_path) in known:
         return known[str(name_or_path)]
     path = Path(name_or_path)
-    if (path / manifests.FILE).is_file():
-        return path
-    if (path / "config.json").is_file() or path.suffix == ".bin":
-        raise BundleError(
-            f"{path} is a checkpoint, not a bundle: make one with `edgedec export {path}`"
-        )
+    try:
+        if (path / manifests.FILE).is_file():
+            return path
+        if (path / "config.json").is_file() or path.suffix == ".bin":
+            raise BundleError(
+                f"{path} is a checkpoint, not a bundle: make one with `edgedec export {path}`"
+            )
+    except OSError as error:
+        raise BundleError(f"{str(path)[:80]} cannot be read: {error.strerror}") from None
     raise BundleError(
         f"no bundle at {str(name_or_path)!r} (no {manifests.FILE}); "
         f"shipped with edgedec: {', '.join(known) or 'none'}"
@@ -111,12 +115,15 @@ def _read_manifest(path: Path) -> bytes:
 
 def _check_size(root: Path, name: str, expected: File) -> None:
     pure = PurePosixPath(name)
-    if pure.is_absolute() or ".." in pure.parts or "\\" in name or ":" in name or not pure.parts:
+    odd = any(sign in name for sign in "\\:\0")
+    if pure.is_absolute() or ".." in pure.parts or odd or not pure.parts:
         raise BundleError(f"{root.name}: the manifest names {name!r}, a path outside the bundle")
     path = root / name
     try:
         if not path.resolve(strict=True).is_relative_to(root.resolve(strict=True)):
             raise BundleError(f"{root.name}: {name!r} is a link to a place outside the bundle")
+        if not path.is_file():  # reading a pipe would wait for ever
+            raise BundleError(f"{root.name}: {name} is not a file; export or copy it again")
         size = path.stat().st_size
     except OSError:
         raise BundleError(f"{root.name}: {name} is missing; export or copy it again") from None
@@ -222,12 +229,15 @@ def write_bundle(target: Path, force: bool = False) -> Iterator[BundleWriter]:
         WriteError: the target exists (and `force` is not set, or it is no bundle), the place is
             read-only, or the disk is full.
     """
-    _check_target(target, force)
-    partial = target.parent / f".{target.name}.{os.getpid()}.partial"
-    missing = [folder for folder in target.parents if not folder.exists()]
+    # Not named by the process: in containers what a killed one left often has the same number.
+    partial = target.parent / f".{target.name}.{secrets.token_hex(4)}.partial"
+    missing: list[Path] = []
     try:
+        _check_target(target, force)
+        missing += [folder for folder in target.parents if not folder.exists()]
         partial.mkdir(parents=True)
         yield BundleWriter(partial)
+        _check_target(target, force)  # an export takes its time: something may stand there by now
         _move(partial, target)
     except OSError as error:
         raise _write_error(error, target) from error
@@ -248,16 +258,18 @@ def _check_target(target: Path, force: bool) -> None:
 
 
 def _move(partial: Path, target: Path) -> None:
-    old = target.parent / f".{target.name}.{os.getpid()}.old"
-    if target.exists():
-        target.rename(old)
+    old = partial.with_suffix(".old")
     try:
+        if target.exists():
+            target.rename(old)
         partial.rename(target)
-    except OSError:
-        if old.exists():
+    except BaseException:
+        if old.exists() and not target.exists():
             old.rename(target)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    finally:
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_error(error: OSError, target: Path) -> WriteError:

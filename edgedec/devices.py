@@ -68,6 +68,8 @@ def _default(listed: list[tuple[Device, RuntimeModule]]) -> str:
 
 def _no_reader(modules: dict[str, RuntimeModule], forms: Forms) -> str:
     present = [name for name in forms.__struct_fields__ if getattr(forms, name) is not None]
+    if all(module.FORM == "none" for module in modules.values()):
+        return f"the runtime {', '.join(modules)} is for tests and has no device here: leave it out"
     wanted = ", ".join(
         f"{name} reads {module.FORM}" for name, module in modules.items() if module.FORM != "none"
     )

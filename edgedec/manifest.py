@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from edgedec.architecture import Architecture, Spec
+from edgedec.architecture import Architecture, Count, Size, Spec
 from edgedec.errors import BundleError
 from edgedec.weights import role
 
@@ -25,7 +25,12 @@ class Format(Spec, frozen=True):
     """
 
     kind: Literal["fp32", "fp16", "int8", "int4"]
-    block: int | None = None
+    block: Size | None = None
+
+    @property
+    def bits(self) -> int:
+        """Bits per number, without the scales."""
+        return {"fp32": 32, "fp16": 16, "int8": 8, "int4": 4}[self.kind]
 
     def __str__(self) -> str:
         return self.kind if self.block is None else f"{self.kind}/{self.block}"
@@ -35,8 +40,8 @@ class Segment(Spec, frozen=True):
     """One ONNX file: layers [first, last), the embedding before and the head after if said."""
 
     file: str
-    first: int
-    last: int
+    first: Count
+    last: Count
     embed: bool = False
     head: bool = False
 
@@ -45,7 +50,7 @@ class OnnxForm(Spec, frozen=True):
     """The segments in the order in which a step runs them; `hidden` are layers it can show."""
 
     segments: tuple[Segment, ...]
-    hidden: tuple[int, ...] = ()
+    hidden: tuple[Count, ...] = ()
 
 
 class Forms(Spec, frozen=True):
@@ -95,7 +100,7 @@ class Manifest(Spec, frozen=True):
     forms: Forms
     files: dict[str, File]
     provenance: Provenance
-    cuts: tuple[int, ...] = ()
+    cuts: tuple[Count, ...] = ()
     strategies: tuple[str, ...] = ()
     quality: Quality | None = None
     schema: int = SCHEMA
@@ -129,5 +134,5 @@ def decode(text: bytes) -> Manifest:
                 f"{FILE} has schema {version}, this edgedec reads up to {SCHEMA}: update edgedec"
             )
         return msgspec.json.decode(text, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{FILE} cannot be read: {error}; export the model again") from None

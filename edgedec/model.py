@@ -54,7 +54,9 @@ class Model:
     """A loaded model. Made by `edgedec.load`; a context manager that closes itself.
 
     It holds one conversation: a prompt that continues what was said before costs only what is new
-    in it. It serves one call at a time; load a second model for a second one.
+    in it. Where the runtime is not bitwise exact (ONNX with int8 or int4 weights), near ties may
+    then fall otherwise than in a fresh model; after `reset` the same call gives the same text. It
+    serves one call at a time; load a second model for a second one.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -121,9 +123,11 @@ class Model:
         with self._alone():
             if isinstance(prompt, str):
                 return self._run(self._encode(prompt), chosen)
+            if not isinstance(prompt, Sequence):
+                raise UsageError("a prompt is a text, a list of texts, or a list of messages")
             if not prompt:
                 raise InputError("there is no prompt: give a text, some texts or some messages")
-            if all(isinstance(each, str) for each in prompt) and not isinstance(prompt, Mapping):
+            if all(isinstance(each, str) for each in prompt):
                 # All are checked before the first takes its time.
                 return [self._run(ids, chosen) for ids in [self._encode(str(p)) for p in prompt]]
             messages = [each for each in prompt if isinstance(each, Mapping)]
@@ -202,7 +206,10 @@ class Model:
 
         Raises:
             InputError: the text is empty, too short to say anything, or longer than the context.
+            UsageError: it is no text, or the model is busy or closed.
         """
+        if not isinstance(text, str):
+            raise UsageError(f"score takes one text, found {type(text).__name__}: give a string")
         if not text:
             raise InputError("the text is empty: give at least two words to score")
         tokens = self._setup.text.encode(text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from edgedec.errors import UsageError
@@ -87,22 +88,24 @@ def read(given: Mapping[str, Any]) -> Options:
         logprobs=_logprobs(rest.get("logprobs", False)),
         stream=_callable(rest, "stream"),
         cancel=_cancel(rest.get("cancel")),
-        constraint=rest.get("constraint"),
+        constraint=_constraint(rest.get("constraint")),
     )
 
 
 def _seed(sampling: Mapping[str, Any]) -> Any:
     """The seed given, a random one where it matters, else 0."""
-    if sampling.get("seed") is not None:
-        return sampling["seed"]
+    seed = sampling.get("seed")
+    if seed is not None:
+        # numpy's integers would overflow in the noise and fail in JSON; a bool is refused later.
+        return int(seed) if isinstance(seed, Integral) and not isinstance(seed, bool) else seed
     return secrets.randbits(32) if sampling.get("temperature") else 0
 
 
 def _whole(given: Mapping[str, Any], name: str, default: int, least: int) -> int:
     value = given.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise UsageError(f"{name} is {value!r}; it must be a whole number from {least}")
-    return value
+    return int(value)
 
 
 def _strings(stop: Any) -> tuple[str, ...]:
@@ -131,6 +134,14 @@ def _callable(given: Mapping[str, Any], name: str) -> Stream | None:
     if value is not None and not callable(value):
         raise UsageError(f"{name} is {value!r}; it must be a function that takes a chunk")
     return value
+
+
+def _constraint(value: Any) -> Constraint | None:
+    named = ("start", "advance", "mask")
+    if value is not None and not all(callable(getattr(value, name, None)) for name in named):
+        raise UsageError(f"constraint is {value!r}; it must have the methods {', '.join(named)}")
+    found: Constraint | None = value
+    return found
 
 
 def _cancel(value: Any) -> Cancel | None:

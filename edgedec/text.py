@@ -55,7 +55,7 @@ class Text:
         data = _read(path / FILE)
         try:
             file = msgspec.json.decode(data, type=_File)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BundleError(f"{path / FILE} cannot be read: {error}; export again") from None
         decoding = decoder(file.decoder)
         tokenizer = _parse(data, path / FILE)

@@ -140,7 +140,7 @@ class DataFile:
 
 def _row_bytes(inputs: int, form: Format) -> list[int]:
     """The bytes of one row [K] of a matrix: of its numbers and, with blocks, of its scales."""
-    numbers = inputs * quantise.BITS[form.kind] // 8
+    numbers = inputs * form.bits // 8
     return [numbers] if form.block is None else [numbers, 4 * (inputs // form.block)]
 
 

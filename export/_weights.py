@@ -99,7 +99,7 @@ class Weights:
         if form.block is None:
             weight = self._floats(label, form, (outputs, inputs), regions[0])
             return self._graph.node("Gemm", [x, weight, *([bias] if bias else [])], transB=1)
-        blocks, bits = inputs // form.block, quantise.BITS[form.kind]
+        blocks, bits = inputs // form.block, form.bits
         packed = (outputs, blocks, form.block * bits // 8)
         quantised = [
             self._graph.weight(f"{label}.integers", np.uint8, packed, regions[0]),
@@ -123,7 +123,7 @@ class Weights:
         rows, width = self._data.source.shape(name)
         if form.block is None:
             return self._rows(name, form, regions[0], ids)
-        bits = quantise.BITS[form.kind]
+        bits = form.bits
         packed, scales = (rows, width * bits // 8), (rows, width // form.block)
         table = self._graph.weight(f"{name}.rows", np.uint8, packed, regions[0])
         scale = self._graph.weight(f"{name}.row_scales", np.float32, scales, regions[1])

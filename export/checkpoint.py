@@ -193,7 +193,10 @@ def _find(checkpoint: Checkpoint, ours: str, source: Source) -> str:
     names = [n for name in wanted for n in (name, name.partition(".")[2])]
     there = [name for name in names if name in checkpoint.tensors]
     if not there:
-        raise CheckpointError(f"the checkpoint has no {' or '.join(wanted)} (our {ours})")
+        raise CheckpointError(
+            f"the checkpoint has no {' or '.join(wanted)} (our {ours}): a file is missing, or its "
+            "config.json is that of another model; copy it again"
+        )
     for name in there:
         _check_shape(name, checkpoint.tensors[name].shape, source.shape)
     if len(there) > 1 and not _same(checkpoint, there[0], there[1]):
@@ -224,12 +227,18 @@ def _check_all_known(checkpoint: Checkpoint, read: set[str], sources: Iterable[S
 
 def _check_shape(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
     if tuple(found) != tuple(expected):
-        raise CheckpointError(f"{name} has shape {list(found)}, expected {list(expected)}")
+        raise CheckpointError(
+            f"{name} has shape {list(found)}, expected {list(expected)} by config.json: the two do "
+            "not belong together; copy both again"
+        )
 
 
 def _refuse_bad(name: str, count: int) -> None:
     if count:
-        raise CheckpointError(f"{name} holds {count} values that are NaN or Inf")
+        raise CheckpointError(
+            f"{name} has NaN or Inf among its numbers ({count}): the checkpoint is damaged; "
+            "copy it again"
+        )
 
 
 def _read(name: str, stored: Stored, first: int, count: int) -> Floats:

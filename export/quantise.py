@@ -22,7 +22,6 @@ from edgedec.weights import role, shapes
 Floats = NDArray[np.float32]
 Kind = Literal["fp32", "fp16", "int8", "int4"]
 
-BITS: dict[str, int] = {"fp32": 32, "fp16": 16, "int8": 8, "int4": 4}
 FLOATS: dict[str, type[np.floating[Any]]] = {"fp32": np.float32, "fp16": np.float16}
 RANGES: dict[str, tuple[int, int]] = {"int8": (-127, 127), "int4": (-8, 7)}
 BLOCKS = (32, 64, 128)

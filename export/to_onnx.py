@@ -33,6 +33,8 @@ from edgedec.export.checkpoint import WeightSource
 from edgedec.manifest import Format, OnnxForm, Segment
 
 DATA = "decoder.onnx.data"
+MAX_CONTEXT = 1 << 21
+"""Rotary tables have a row per position; this many make about a gigabyte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,12 @@ def check(architecture: Architecture) -> None:
         UnsupportedError: names the part.
     """
     positions = architecture.decoder.positions
+    context = architecture.limits.context
+    if context > MAX_CONTEXT:
+        raise UnsupportedError(
+            f"a context of {context} tokens is more than the ONNX form holds positions for: give "
+            f"--context {MAX_CONTEXT} or less"
+        )
     problems = {
         "an encoder": architecture.encoder is not None,
         f"a {architecture.frontend} front end": architecture.frontend != "text",

@@ -63,7 +63,7 @@ def read_json(path: Path, missing: dict[str, Any] | None = None) -> dict[str, An
         raise CheckpointError(
             f"{path.name} cannot be read in {path.parent}: {error.strerror}"
         ) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CheckpointError(
             f"{path.name} in {path.parent} is damaged: {error}; copy it again"
         ) from None
@@ -156,6 +156,7 @@ def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
     beside = read_json(folder / "chat_template.json", {})
     found = beside.get("chat_template") or config.get("chat_template")
     if isinstance(found, list):
-        named = {entry["name"]: entry["template"] for entry in found if isinstance(entry, dict)}
+        entries = [entry for entry in found if isinstance(entry, dict)]
+        named = {str(entry.get("name")): entry.get("template") for entry in entries}
         found = named.get("default", next(iter(named.values()), None))
     return found if isinstance(found, str) else None

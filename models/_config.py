@@ -175,7 +175,7 @@ class Config:
         if unread:
             raise UnsupportedError(
                 f"{self.place} has fields that are not supported here: {', '.join(unread)}; "
-                "if they do not matter, ignore them by name"
+                "if they do not matter, ignore them by name (--ignore FIELD)"
             )
 
     def _typed(self, name: str, value: object, kind: type[Kind]) -> Kind:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgedec.architecture import (
+    MAX_LAYERS,
     Architecture,
     Attention,
     Embedding,
@@ -26,6 +27,9 @@ from edgedec.models._config import Config
 from edgedec.models._source import Source, Table, rename, twin
 
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
+
+MAX_HEAD_DIM = 1 << 16
+"""Angles are computed before any weight is looked at; a damaged config must not ask for 2^31."""
 
 ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu",
@@ -66,7 +70,7 @@ def limit(config: Config, context: int | None, field: str = "max_position_embedd
 
 def layer_count(config: Config, field: str = "num_hidden_layers") -> int:
     """L; a damaged config must not ask for a billion."""
-    return config.size(field, most=10_000)
+    return config.size(field, most=MAX_LAYERS)
 
 
 def attention(
@@ -85,6 +89,8 @@ def attention(
         raise CheckpointError(
             f"{config.place}: hidden_size {dim} does not divide by num_attention_heads {heads}"
         )
+    if width > MAX_HEAD_DIM:
+        raise CheckpointError(f"{config.place}: heads of {width} dimensions are not believable")
     return Attention(heads=heads, kv_heads=kv_heads, head_dim=width, scale=width**-0.5)
 
 

@@ -35,6 +35,9 @@ def architecture(config: Config, context: int | None = None) -> Architecture:
     """Read the config; the residual may also be sequential."""
     limit = like.limit(config, context)
     parallel = config.take("use_parallel_residual", bool, True)
+    # transformers 4.4x writes the same two numbers again under the names of other families.
+    config.expect("rope_theta", config.positive(ROPE.theta, ROPE.default_theta))
+    config.expect("partial_rotary_factor", config.positive(ROPE.fraction, ROPE.default_fraction))
     layer = Layer(
         self_attention=replace(
             like.attention(config), biases=like.biases(config, True), rope=rope(config, limit, ROPE)

@@ -33,7 +33,8 @@ def write(path: Path, tensors: Tensors, identity: Mapping[str, str]) -> None:
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    path = Path(path)
+    if not path.parent.is_dir():
+        raise WriteError(f"the session cannot be saved to {path}: there is no such folder")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     try:
@@ -57,12 +58,14 @@ def read(
     """
     from safetensors import SafetensorError, safe_open
 
+    if not path.is_file():
+        raise StateError(f"the saved session {path} cannot be read: there is no such file")
     try:
         with safe_open(path, framework="numpy") as file:
             _check_identity(path, file.metadata() or {}, {"layout": LAYOUT, **identity})
             found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             forms = {name: (tuple(s.get_shape()), s.get_dtype()) for name, s in found.items()}
-            _check_forms(path, forms, shapes)
+            _check_forms(path, forms, shapes, limits[0])
             tensors = {name: file.get_tensor(name) for name in forms}
     except (OSError, SafetensorError) as error:
         raise StateError(f"the saved session {path} cannot be read: {error}") from None
@@ -84,9 +87,14 @@ def _short(value: str | None) -> str:
 
 
 def _check_forms(
-    path: Path, found: Mapping[str, tuple[tuple[int, ...], str]], shapes: Shapes
+    path: Path, found: Mapping[str, tuple[tuple[int, ...], str]], shapes: Shapes, longest: int
 ) -> None:
     count = (found.get("tokens", ((), ""))[0] or (0,))[0]
+    if count > longest:
+        raise StateError(
+            f"the saved session {path} holds {count} tokens, the context {longest}: it is damaged "
+            "or was made by a larger model, start a new session"
+        )
     row = ((count,), "I64")
     floats = {name: (shape, "F32") for name, shape in shapes(count).items()}
     expected = {"tokens": row, "positions": row, **floats}
@@ -101,9 +109,7 @@ def _check_forms(
 def _check_values(path: Path, tensors: Tensors, limits: tuple[int, int]) -> None:
     for name, limit in zip(("positions", "tokens"), limits, strict=True):
         values = tensors[name]
-        if len(values) > limits[0] or (
-            len(values) and not 0 <= values.min() <= values.max() < limit
-        ):
+        if len(values) and not 0 <= values.min() <= values.max() < limit:
             raise StateError(
                 f"the saved session {path} holds {name} outside 0..{limit}: it is damaged or was "
                 "made by a larger model, start a new session"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,9 @@ def test_missing_and_short_files(folder: Path) -> None:
     assert "weights.bin is missing" in refused(folder)
 
 
-@pytest.mark.parametrize("name", ["../weights.bin", "/etc/hostname", "a/../../b", "C:\\\\x", ""])
+@pytest.mark.parametrize(
+    "name", ["../weights.bin", "/etc/hostname", "a/../../b", "C:\\\\x", "", "a\\u0000b"]
+)
 def test_a_path_that_leaves_the_bundle(folder: Path, name: str) -> None:
     (folder.parent / "weights.bin").write_bytes(b"12345678")
     rewrite(folder, '"weights.bin"', f'"{name}"')
@@ -94,6 +97,14 @@ def test_a_link_that_leaves_the_bundle(folder: Path) -> None:
     (folder / "weights.bin").unlink()
     (folder / "weights.bin").symlink_to(outside)
     assert "a link to a place outside" in refused(folder)
+
+
+def test_a_pipe_is_not_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rewrite(folder, '"size": 8', '"size": 0')
+    (folder / "weights.bin").unlink()
+    os.mkfifo(folder / "weights.bin")
+    monkeypatch.setattr(bundles, "_digest", lambda path: pytest.fail(f"would read {path}"))
+    assert "weights.bin is not a file" in refused(folder)
 
 
 def test_a_manifest_from_the_future(folder: Path) -> None:
@@ -109,6 +120,7 @@ def test_a_segment_that_is_not_listed(folder: Path) -> None:
 
 def test_what_is_no_bundle(tmp_path: Path) -> None:
     assert "no bundle at" in refused(tmp_path / "nothing")
+    assert "cannot be read" in refused(tmp_path / ("x" * 5000))
     (tmp_path / "config.json").write_text("{}")
     assert "edgedec export" in refused(tmp_path)
 
@@ -143,6 +155,55 @@ def test_an_existing_target_is_kept_unless_forced(folder: Path, manifest: Manife
         writer.finish(manifest)
     assert sorted(path.name for path in folder.iterdir()) == [manifests.FILE]
     assert [path.name for path in folder.parent.iterdir()] == ["tiny"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.EIO, "Input/output error")])
+def test_the_old_bundle_comes_back_if_the_move_is_interrupted(
+    folder: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    rename = Path.rename
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if path.suffix == ".partial":
+            raise error
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with (
+        pytest.raises((KeyboardInterrupt, WriteError)),
+        bundles.write_bundle(folder, force=True) as writer,
+    ):
+        writer.finish(manifest)
+    assert (folder / "weights.bin").is_file()
+    assert [path.name for path in folder.parent.iterdir()] == ["tiny"]
+
+
+def test_what_a_killed_export_left_is_no_obstacle(tmp_path: Path, manifest: Manifest) -> None:
+    """In a container every process may have the same number."""
+    (tmp_path / f".new.{os.getpid()}.partial").mkdir()
+    with bundles.write_bundle(tmp_path / "new") as writer:
+        writer.finish(manifest)
+    assert (tmp_path / "new" / manifests.FILE).is_file()
+
+
+def test_what_came_into_being_meanwhile_is_not_replaced(tmp_path: Path, manifest: Manifest) -> None:
+    target = tmp_path / "new"
+    late = bundles.write_bundle(target)
+    with pytest.raises(WriteError, match="exists already"), late as writer:
+        writer.finish(manifest)
+        with bundles.write_bundle(target) as other:
+            (other.path / "theirs").write_bytes(b"x")
+            other.finish(manifest)
+    assert (target / "theirs").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_a_name_that_is_too_long(tmp_path: Path) -> None:
+    with (
+        pytest.raises(WriteError, match="name too long"),
+        bundles.write_bundle(tmp_path / ("x" * 300)),
+    ):
+        pytest.fail("must not begin")
 
 
 def test_force_never_replaces_what_is_no_bundle(tmp_path: Path) -> None:

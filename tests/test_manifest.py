@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -197,6 +198,38 @@ def test_what_is_not_known_is_refused_by_name() -> None:
     layer = architecture["decoder"]["layers"][0]
     odd = {**layer, "self_attention": {**layer["self_attention"], "kv_heads": 3}}
     assert "divide" in refused({"architecture": {**architecture, "decoder": {"layers": [odd]}}})
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("limits.context", 10**12),
+        ("limits.context", 0),
+        ("embed.dim", 10**12),
+        ("embed.vocab", -1),
+        ("decoder.layers", []),
+        ("tokens.eos", [-1]),
+    ],
+)
+def test_sizes_that_no_model_has_are_refused(place: str, value: object) -> None:
+    data = example()
+    *path, last = f"architecture.{place}".split(".")
+    inner: Any = data
+    for key in path:
+        inner = inner[key]
+    inner[last] = value
+    assert place in refused(data)
+
+
+def test_a_billion_layers_are_refused() -> None:
+    architecture: Any = example()["architecture"]
+    architecture["decoder"]["layers"] *= 10_001
+    assert "decoder.layers" in refused({"architecture": architecture})
+
+
+def test_deep_nesting_is_refused() -> None:
+    with pytest.raises(BundleError, match="cannot be read"):
+        manifests.decode(b'{"schema": 1, "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}")
 
 
 @given(st.binary(max_size=200))

@@ -6,12 +6,14 @@ commands. Nothing heavy is imported before a command that needs it runs.
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import click
 
 import edgedec
 from edgedec import rooms
+from edgedec.cli import _output
 from edgedec.errors import EdgedecError, UsageError
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
@@ -40,6 +42,13 @@ class Room(click.Group):
             ctx.exit(MISUSED if isinstance(error, UsageError) else FAILED)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
+        except OSError as error:
+            # A pipe that was closed is not an error: click ends quietly there.
+            if error.errno != errno.ENOSPC:
+                raise
+            _output.drop_stdout()
+            click.echo("edgedec: the disk is full: make room or write elsewhere", err=True)
+            ctx.exit(FAILED)
 
 
 @click.group(cls=Room, context_settings={"max_content_width": 100})

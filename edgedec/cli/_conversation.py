@@ -99,7 +99,7 @@ class Conversation:
             found = msgspec.json.decode(path.read_bytes(), type=File)
         except OSError as error:
             raise StateError(f"{path} cannot be read: {error.strerror}") from None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise StateError(f"{path} is not a saved conversation: {error}") from None
         if found.schema > SCHEMA:
             raise StateError(f"{path} was saved by a newer edgedec: update edgedec")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgedec.cli import _interrupt, _options
-from edgedec.errors import EdgedecError, UsageError
+from edgedec.errors import EdgedecError, InputError, UsageError
 
 if TYPE_CHECKING:
     from edgedec.cli._conversation import Conversation
@@ -114,6 +114,9 @@ def _answer(line: str, model: Model, conversation: Conversation, options: dict[s
     try:
         with _interrupt.stopping(cancel):
             done = model.generate(conversation.prompt, stream=_show, cancel=cancel, **options)
+    except InputError as error:
+        conversation.take_back()
+        raise InputError(f"{error}, or begin again with /reset") from None
     except BaseException:
         conversation.take_back()
         raise

@@ -69,8 +69,10 @@ def summary(done: Generation) -> str:
     speed = "" if done.tokens_per_second is None else f" · {done.tokens_per_second:.1f} tok/s"
     first = done.time_to_first_token_ms
     wait = "" if first is None else f" · first token {first:.0f} ms"
+    # A drawn seed is never worth hiding: it alone gives the text again. Greedy text has seed 0.
+    seed = f" · seed {done.seed}" if done.seed else ""
     drafting = done.strategy + (" (lossy)" if done.lossy else "")
     return (
         f"[{done.new_tokens} tokens{speed}{wait} · peak {done.peak_rss_mb:.0f} MB · {drafting} · "
-        f"{done.runtime} on {done.device} · {done.finish_reason}]"
+        f"{done.runtime} on {done.device}{seed} · {done.finish_reason}]"
     )

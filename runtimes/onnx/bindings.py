@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edgedec.errors import DeviceError
 
 from .keyvalues import KeyValues, new
-from .segments import Block, Loaded, mask_name
+from .segments import Block, Loaded, mask_name, shows
 
 if TYPE_CHECKING:
     from edgedec.contracts import Floats
@@ -220,9 +220,7 @@ class _Chain:
         given: dict[str, Floats] = self._by_layer("new", self.bound.made)
         if not spec.head:
             shown.add(spec.last)
-        # A layer at a cut is the last of one segment and the first of the next: given once.
-        first = spec.first + (not spec.embed)
-        for layer in sorted(shown.intersection(range(first, spec.last + 1))):
+        for layer in sorted(shown.intersection(shows(spec))):
             array = np.zeros((self.shape.rows, self.width), np.float32)
             given[f"hidden.{layer}"] = self.bound.hidden[layer] = array
         if spec.head and self.shape.logits:

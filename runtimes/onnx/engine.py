@@ -13,7 +13,7 @@ from edgedec.contracts import Capabilities
 from edgedec.errors import BundleError, UsageError
 
 from .bindings import Parts
-from .segments import Loaded, check_chain, load, windows
+from .segments import Loaded, check_chain, check_size, load, windows
 from .session import OnnxSession
 
 if TYPE_CHECKING:
@@ -37,12 +37,13 @@ class Onnx:
             raise BundleError(f"{bundle.path.name} holds no ONNX form: export it with --form onnx")
         self.architecture = bundle.manifest.architecture
         self.identity = {"bundle": bundle.hash, "runtime": "onnx", "keys_and_values": "fp32"}
-        check_chain(form.segments, self.architecture.layers)
+        check_chain(form, self.architecture.layers)
         options = session_options(threads)
         self._segments: list[Loaded] | None = [
-            load(spec, _session(bundle.file(spec.file), options), self.architecture)
+            load(spec, _session(bundle.file(spec.file), options), self.architecture, form.hidden)
             for spec in form.segments
         ]
+        check_size(bundle.manifest)
         self.learned: Floats = np.zeros((1, self.architecture.embed.dim), np.float32)
         self.ids = self.architecture.vocab
         self._sessions: WeakSet[OnnxSession] = WeakSet()

@@ -6,15 +6,20 @@ nothing in a graph is believed that the manifest does not say.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from edgedec.architecture import Architecture
 from edgedec.errors import BundleError
-from edgedec.manifest import Segment
+from edgedec.manifest import Manifest, OnnxForm, Segment
+from edgedec.weights import shapes
 
-Shape = tuple[int | None, ...]
+FLOATS, WHOLE = "tensor(float)", "tensor(int64)"
+
+Form = tuple[str | int | None, ...]
+"""The element type and the dimensions of a tensor; None is any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,68 +64,91 @@ def blocks(segment: Segment, architecture: Architecture) -> tuple[Block, ...]:
     return tuple(found)
 
 
-def check_chain(segments: tuple[Segment, ...], layers: int) -> None:
+def check_size(manifest: Manifest) -> None:
+    """Refuse a model larger than its files: its buffers would be as large as it claims to be.
+
+    Raises:
+        BundleError: it is.
+    """
+    needed = sum(
+        math.prod(shape) * manifest.format_of(name).bits // 8
+        for name, shape in shapes(manifest.architecture).items()
+    )
+    held = sum(file.size for file in manifest.files.values())
+    if held < needed:
+        raise BundleError(
+            f"{manifest.name}: the manifest describes {needed} bytes of weights, the files have "
+            f"{held}: export again"
+        )
+
+
+def check_chain(form: OnnxForm, layers: int) -> None:
     """Refuse segments that do not cover the layers in order, from embedding to head.
 
     Raises:
         BundleError: they do not.
     """
     edge = 0
-    for index, segment in enumerate(segments):
-        starts, ends = index == 0, index == len(segments) - 1
-        if (
-            segment.first != edge
-            or segment.last < edge
-            or (segment.embed, segment.head)
-            != (
-                starts,
-                ends,
-            )
-        ):
+    for index, segment in enumerate(form.segments):
+        parts = (index == 0, index == len(form.segments) - 1)
+        joins = segment.first == edge <= segment.last
+        if not joins or (segment.embed, segment.head) != parts:
             raise BundleError(f"{segment.file} does not follow the segment before: export again")
         edge = segment.last
     if edge != layers:
         raise BundleError(f"the ONNX form ends at layer {edge} of {layers}: export again")
+    if max(form.hidden, default=0) > layers:
+        raise BundleError(f"the ONNX form shows layer {max(form.hidden)} of {layers}: export again")
 
 
-def load(spec: Segment, session: Any, architecture: Architecture) -> Loaded:
-    """Check a segment's graph against the architecture.
+def load(
+    spec: Segment, session: Any, architecture: Architecture, hidden: Iterable[int] = ()
+) -> Loaded:
+    """Check a segment's graph against the architecture and the `hidden` layers it must show.
 
     Raises:
-        BundleError: an input or output is missing, unknown, or has another shape.
+        BundleError: an input or output is missing, unknown, or has another type or shape.
     """
-    inputs = {value.name: tuple(value.shape) for value in session.get_inputs()}
-    outputs = {value.name: tuple(value.shape) for value in session.get_outputs()}
+    inputs = {value.name: (value.type, *value.shape) for value in session.get_inputs()}
+    outputs = {value.name: (value.type, *value.shape) for value in session.get_outputs()}
     takes, gives = _takes(spec, architecture), _gives(spec, architecture)
     optional = {"positions", *(mask_name(window) for window in windows(architecture))}
     _check(spec.file, "input", inputs, takes, set(takes) - optional)
-    required = set(gives) - {f"hidden.{layer}" for layer in range(spec.first, spec.last + 1)}
-    if not spec.head:
-        required.add(f"hidden.{spec.last}")
+    shown = {*hidden, *(() if spec.head else (spec.last,))}.intersection(shows(spec))
+    required = {name for name in gives if not name.startswith("hidden.")}
+    required |= {f"hidden.{layer}" for layer in shown}
     _check(spec.file, "output", outputs, gives, required)
     return Loaded(spec, session, frozenset(inputs), blocks(spec, architecture))
 
 
-def _takes(spec: Segment, architecture: Architecture) -> dict[str, Shape]:
-    width = architecture.embed.dim
-    takes: dict[str, Shape] = {"positions": (None,)}
-    takes |= {mask_name(window): (None, None) for window in windows(architecture)}
-    takes |= {"ids": (None,), "learned": (None, width)} if spec.embed else {"hidden": (None, width)}
+def shows(spec: Segment) -> range:
+    """The layers whose hidden states a segment may give.
+
+    A layer at a cut is the last of one segment and the first of the next: given once.
+    """
+    return range(spec.first + (not spec.embed), spec.last + 1)
+
+
+def _takes(spec: Segment, architecture: Architecture) -> dict[str, Form]:
+    rows, vectors = (WHOLE, None), (FLOATS, None, architecture.embed.dim)
+    takes: dict[str, Form] = {"positions": rows}
+    takes |= {mask_name(window): (FLOATS, None, None) for window in windows(architecture)}
+    takes |= {"ids": rows, "learned": vectors} if spec.embed else {"hidden": vectors}
     if spec.head:
-        takes["head_rows"] = (None,)
+        takes["head_rows"] = rows
     return takes | _keys_and_values("past", spec, architecture)
 
 
-def _gives(spec: Segment, architecture: Architecture) -> dict[str, Shape]:
+def _gives(spec: Segment, architecture: Architecture) -> dict[str, Form]:
     gives = _keys_and_values("new", spec, architecture)
-    layers = range(spec.first, spec.last + 1)
-    gives |= {f"hidden.{layer}": (None, architecture.embed.dim) for layer in layers}
-    return gives | ({"logits": (None, architecture.vocab)} if spec.head else {})
+    width = architecture.embed.dim
+    gives |= {f"hidden.{layer}": (FLOATS, None, width) for layer in shows(spec)}
+    return gives | ({"logits": (FLOATS, None, architecture.vocab)} if spec.head else {})
 
 
-def _keys_and_values(kind: str, spec: Segment, architecture: Architecture) -> dict[str, Shape]:
+def _keys_and_values(kind: str, spec: Segment, architecture: Architecture) -> dict[str, Form]:
     return {
-        f"{kind}.{layer}.{part}": (block.heads, None, block.dim)
+        f"{kind}.{layer}.{part}": (FLOATS, block.heads, None, block.dim)
         for block in blocks(spec, architecture)
         for layer in range(block.first, block.last)
         for part in ("key", "value")
@@ -131,19 +159,19 @@ def _check(
     file: str,
     kind: str,
     found: dict[str, tuple[Any, ...]],
-    known: dict[str, Shape],
+    known: dict[str, Form],
     required: Iterable[str],
 ) -> None:
     for name in sorted({*found, *required}):
-        shape, expected = found.get(name), known.get(name)
-        if shape is None or expected is None or not _fits(shape, expected):
+        form, expected = found.get(name), known.get(name)
+        if form is None or expected is None or not _fits(form, expected):
             raise BundleError(
                 f"{file} is not a step of this model: its {kind} {name!r} is "
-                f"{shape or 'missing'}, expected is {expected or 'none'}: export again"
+                f"{form or 'missing'}, expected is {expected or 'none'}: export again"
             )
 
 
-def _fits(found: tuple[Any, ...], expected: Shape) -> bool:
+def _fits(found: tuple[Any, ...], expected: Form) -> bool:
     return len(found) == len(expected) and all(
         wanted is None or wanted == size for size, wanted in zip(found, expected, strict=True)
     )

@@ -42,6 +42,7 @@ def room(monkeypatch: pytest.MonkeyPatch) -> None:
         "beta": Runtime("beta", 10, {"cpu": "needs a compiler: install one", "npu": None}),
         "gamma": Runtime("gamma", 5, {"cpu": None}, FORM="gguf"),
         "pretend": Runtime("pretend", 99, {"toy": None}, FORM="none"),
+        "silent": Runtime("silent", 98, {}, FORM="none"),
     }
 
     def load(room: str, name: str) -> Runtime:
@@ -79,6 +80,7 @@ def test_the_preferred_runtime_that_can_is_chosen(
         ("tpu", None, DeviceError, "no device 'tpu'; there is: npu, cpu, toy"),
         (None, "gamma", UnsupportedError, "holds the forms: onnx; gamma reads gguf"),
         (None, "delta", UnsupportedError, "no 'delta'"),
+        (None, "silent", UnsupportedError, "runtime silent is for tests"),
     ],
 )
 def test_what_is_missing_is_said(

@@ -133,3 +133,9 @@ def test_ctrl_c_in_a_chat_ends_the_answer_only(endless_bundle: Path) -> None:
         process.stdin = None
         _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, b"")
+
+
+def test_a_conversation_that_is_full_says_how_to_go_on(plain_bundle: Path) -> None:
+    result = talk(plain_bundle, "-n", "4", stdin=b"x" * 97 + b"\n")
+    assert result.exit_code == 1
+    assert "shorten the prompt, or begin again with /reset" in one_line(result)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from edgedec.cli import main
 from edgedec.runtimes.fake import Fake
 
 COMMAND = [sys.executable, "-c", "from edgedec.cli import main; main(prog_name='edgedec')"]
+FAKE = {**os.environ, "EDGEDEC_FAKE": "1"}
 DOCUMENT = (
     "schema text tokens prompt_tokens new_tokens finish_reason seed model runtime device "
     "strategy strategy_requested lossy seconds load_seconds tokens_per_second "
@@ -57,6 +59,14 @@ def test_text_goes_to_stdout_and_numbers_to_stderr(plain_bundle: Path) -> None:
     assert result.exit_code == 0
     for part in ("12 tokens", "tok/s", "first token", "MB", "plain", "fake on fake", "length"):
         assert part in result.stderr
+
+
+def test_a_drawn_seed_is_told(plain_bundle: Path) -> None:
+    drawn = run_fake("generate", plain_bundle, "Hello", "-n", "9", "-t", "2")
+    seed = re.search(r"seed (\d+)", drawn.stderr)
+    assert seed is not None
+    again = run_fake("generate", plain_bundle, "Hello", "-n", "9", "-t", "2", "--seed", seed[1])
+    assert again.stdout == drawn.stdout
 
 
 def test_json_is_the_only_thing_on_stdout(plain_bundle: Path) -> None:
@@ -126,7 +136,7 @@ def start(command: str, bundle: Path, *args: str) -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "EDGEDEC_FAKE": "1"},
+        env=FAKE,
         bufsize=0,
     )
 
@@ -272,6 +282,16 @@ def test_bundles_that_are_missing_or_broken(command: str, bundle: str, message: 
     result = run(command, "-m", bundle, "Hi")
     assert result.exit_code == 1
     assert message in one_line(result)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("args", [["Hi"], ["Hi", "--json"]])
+def test_output_to_a_full_disk(plain_bundle: Path, args: list[str]) -> None:
+    command = [*COMMAND, "generate", "-m", str(plain_bundle), "--device", "fake", *args]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, check=False, stdout=full, stderr=subprocess.PIPE, env=FAKE)
+    assert done.returncode == 1
+    assert done.stderr == b"edgedec: the disk is full: make room or write elsewhere\n"
 
 
 @pytest.mark.parametrize("command", ["generate", "chat", "score"])

@@ -373,6 +373,7 @@ def test_what_makes_no_sense(tmp_path: Path, options: dict[str, Any], complaint:
         ("bias table", model(attention(bias_table=BUCKETS))),
         ("later rows", model(attention(causal=False))),
         ("centred", model(attention(rope=replace(ROPE, positions="centred")))),
+        ("--context", model(limits=Limits(context=10**12))),
         ("sinusoidal", model(decoder=Stack(layers=(LAYER,), positions=WAVES))),
     ],
 )

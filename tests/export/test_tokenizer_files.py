@@ -86,6 +86,7 @@ def test_a_smaller_tokenizer_is_fine(tmp_path: Path) -> None:
             "chosen",
         ),
         ({"tokenizer_config.json": {"chat_template": [{"name": "rag", "template": "r"}]}}, "r"),
+        ({"tokenizer_config.json": {"chat_template": [{"name": "odd"}, 3]}}, None),
         (
             {
                 "chat_template.json": {"chat_template": "beside"},

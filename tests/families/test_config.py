@@ -151,6 +151,15 @@ def test_both_layouts_of_rope_settings_mean_the_same() -> None:
     assert one.scaling == LinearScaling(factor=2.0)
 
 
+def test_pythia_may_name_its_rope_settings_twice() -> None:
+    """As transformers 4.4x saves it."""
+    twice = tiny("gpt_neox", rope_theta=10000, partial_rotary_factor=0.25)
+    assert rope_of(twice) == rope_of(tiny("gpt_neox"))
+    for name in ("rope_theta", "partial_rotary_factor"):
+        with pytest.raises(UnsupportedError, match=name):
+            describe({**twice, name: 0.5})
+
+
 def test_llama3_needs_its_numbers() -> None:
     settings = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
                 "high_freq_factor": 4.0, "original_max_position_embeddings": 32}  # fmt: skip
@@ -177,6 +186,8 @@ def test_llama3_needs_its_numbers() -> None:
         ("llama", {"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4,
                                     "high_freq_factor": 4}}),
         ("llama", {"head_dim": 7}),
+        ("llama", {"head_dim": 2**31 - 2}),
+        ("llama", {"hidden_size": 2**31 - 2, "num_attention_heads": 1}),
         ("llama", {"rms_norm_eps": 0}),
         ("llama", {"num_hidden_layers": 10**9}),
         ("gpt2", {"n_layer": 10**9}),

@@ -7,6 +7,7 @@ import shutil
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,8 +20,9 @@ from edgedec import manifest as manifests
 from edgedec.bundle import Bundle, open_bundle, write_bundle
 from edgedec.contracts import EngineOptions, Rows, Session
 from edgedec.errors import BundleError, DeviceError, StateError, UsageError, WriteError
-from edgedec.manifest import Forms, Manifest
+from edgedec.manifest import File, Forms, Manifest
 from edgedec.runtimes import _cores, onnx
+from edgedec.runtimes.onnx import segments
 
 if TYPE_CHECKING:
     from conftest import Maker, Model
@@ -87,6 +89,7 @@ KV = "layers.0.3"
         (_set("keys_and_values", "fp16"), "fp16, here it is fp32"),
         (lambda tensors, metadata: metadata.clear(), "missing"),
         (_put("tokens", lambda t: t[:-1]), "positions"),
+        (_put("tokens", lambda t: np.zeros(1000, t.dtype)), "holds 1000 tokens, the context 160"),
         (_put("tokens", lambda t: t + 50), "tokens outside"),
         (_put("positions", lambda t: t - 1), "positions outside"),
         (_put("positions", lambda t: t + 1000), "positions outside"),
@@ -170,12 +173,63 @@ def test_a_graph_of_another_model_is_refused(make: Maker, tmp_path: Path) -> Non
             onnx.open(wrong, EngineOptions())
 
 
+def test_a_model_larger_than_its_files_is_refused(make: Maker) -> None:
+    manifest = make("whole").bundle.manifest
+    segments.check_size(manifest)
+    files = {name: File(size=file.size // 2, sha256="") for name, file in manifest.files.items()}
+    with pytest.raises(BundleError, match="bytes of weights"):
+        segments.check_size(msgspec.structs.replace(manifest, files=files))
+
+
+@pytest.mark.parametrize("place", ["../../outside.dat", "/../outside.data1"])
+def test_weights_outside_the_bundle_are_refused(make: Maker, tmp_path: Path, place: str) -> None:
+    """ONNX Runtime checks it; this must fail with a version that does not."""
+    bundle = make("whole").bundle
+    shutil.copy(bundle.file("decoder.onnx.data"), tmp_path / "outside.dat")
+    with write_bundle(tmp_path / "a" / "bundle") as writer:
+        graph = bundle.file("decoder.onnx").read_bytes()
+        assert len(place) == len("decoder.onnx.data")
+        (writer.path / "decoder.onnx").write_bytes(
+            graph.replace(b"decoder.onnx.data", place.encode())
+        )
+        writer.finish(bundle.manifest)
+    with pytest.raises(BundleError, match=r"decoder\.onnx cannot be loaded"):
+        onnx.open(open_bundle(tmp_path / "a" / "bundle"), EngineOptions())
+
+
+def test_hidden_layers_that_no_graph_shows_are_refused(make: Maker, tmp_path: Path) -> None:
+    bundle = make("whole").bundle
+    form = bundle.manifest.forms.onnx
+    assert form is not None
+    for layer, message in ((1, r"hidden\.1"), (9, "layer 9 of 3")):
+        forms = Forms(onnx=msgspec.structs.replace(form, hidden=(layer,)))
+        wrong = changed(bundle, tmp_path / str(layer), forms=forms)
+        with pytest.raises(BundleError, match=message):
+            onnx.open(wrong, EngineOptions())
+
+
+def test_a_graph_with_other_types_is_refused(make: Maker) -> None:
+    engine = make("whole").engine
+    [whole] = engine.parts.segments
+
+    class Halves:
+        get_outputs = whole.session.get_outputs
+
+        def get_inputs(self) -> list[Any]:
+            found = whole.session.get_inputs()
+            return [SimpleNamespace(name=v.name, shape=v.shape, type="tensor(half)") for v in found]
+
+    segments.load(whole.spec, whole.session, engine.architecture)
+    with pytest.raises(BundleError, match="half"):
+        segments.load(whole.spec, Halves(), engine.architecture)
+
+
 def test_segments_that_do_not_join_are_refused(make: Maker, tmp_path: Path) -> None:
     bundle = make("cut").bundle
     form = bundle.manifest.forms.onnx
     assert form is not None
-    for index, segments in enumerate((form.segments[1:], form.segments[:-1], form.segments[::2])):
-        forms = Forms(onnx=msgspec.structs.replace(form, segments=segments))
+    for index, some in enumerate((form.segments[1:], form.segments[:-1], form.segments[::2])):
+        forms = Forms(onnx=msgspec.structs.replace(form, segments=some))
         wrong = changed(bundle, tmp_path / str(index), forms=forms)
         with pytest.raises(BundleError, match="export again"):
             onnx.open(wrong, EngineOptions())
