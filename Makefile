@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PROMPT ?= Once upon a time
+SEED ?= 3
 
 .PHONY: run test test-full lint clean
 
 run: $(VENV)/.run
-	$(BIN)/edgedec generate "$(PROMPT)"
+	$(BIN)/edgedec generate "$(PROMPT)" --temperature 0.6 --seed $(SEED) --max-new-tokens 200
 
 test: $(VENV)/.dev lint
 	$(BIN)/python -m pytest -m "not full"

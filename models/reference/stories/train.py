@@ -96,6 +96,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with corpus/ and text/")
     parser.add_argument("--out", type=Path, required=True, help="checkpoints, caches, export")
+    parser.add_argument("--start", type=Path, help="weights to start from; default: data/seed")
     parser.add_argument("--resume", action="store_true", help="continue from the checkpoint")
     parser.add_argument("--steps", type=int, help="last step; may change at a resume")
     parser.add_argument("--muon-rate", type=float, help="0 trains the matrices with AdamW")
@@ -126,7 +127,7 @@ def main() -> None:
     texts = load_texts(arguments.data)
     streams = load_tokens(texts, tokenizer, arguments.out)
     say(f"pid {os.getpid()} tokens { ({k: len(v) for k, v in streams.items()}) }")
-    model = load_hugging_face(seed_folder)
+    model = load_hugging_face(arguments.start or seed_folder)
     probe = Probe(texts, tokenizer, recipe)
     trainer = Trainer(
         model=model,
