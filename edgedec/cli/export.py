@@ -38,7 +38,7 @@ STAGES = {"write": "writing weights", "verify": "comparing with the checkpoint"}
     multiple=True,
     metavar="ROLE=KIND",
     help="Another kind for q, k, v, o, gate, up, down, embed or head; repeatable. "
-    "int4 models keep embed and head in int8.",
+    "int4 models keep embed, head and v in int8.",
 )
 @click.option("--cut", multiple=True, type=int, metavar="LAYER", help="Where a step may stop.")
 @click.option("--hidden", multiple=True, type=int, metavar="LAYER", help="Layer inputs to show.")
