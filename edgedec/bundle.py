@@ -115,7 +115,7 @@ def _read_manifest(path: Path) -> bytes:
 
 def _check_size(root: Path, name: str, expected: File) -> None:
     pure = PurePosixPath(name)
-    odd = any(sign in name for sign in "\\:\0")
+    odd = any(sign in name for sign in "\\:")
     if pure.is_absolute() or ".." in pure.parts or odd or not pure.parts:
         raise BundleError(f"{root.name}: the manifest names {name!r}, a path outside the bundle")
     path = root / name

@@ -6,7 +6,7 @@ run a model.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -16,6 +16,9 @@ from edgedec.weights import role
 
 SCHEMA = 1
 FILE = "manifest.json"
+
+Line = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", max_length=4096)]
+"""Text that may be shown on a terminal: no control characters."""
 
 
 class Format(Spec, frozen=True):
@@ -39,7 +42,7 @@ class Format(Spec, frozen=True):
 class Segment(Spec, frozen=True):
     """One ONNX file: layers [first, last), the embedding before and the head after if said."""
 
-    file: str
+    file: Line
     first: Count
     last: Count
     embed: bool = False
@@ -63,7 +66,7 @@ class File(Spec, frozen=True):
     """One file of the bundle."""
 
     size: int
-    sha256: str
+    sha256: Line
 
 
 class Quality(Spec, frozen=True):
@@ -77,31 +80,31 @@ class Quality(Spec, frozen=True):
     kl: float
     top1: float
     tokens: int
-    text: str
+    text: Line
 
 
 class Provenance(Spec, frozen=True):
     """Where the weights come from and what made the bundle."""
 
-    source: str
-    created: str
-    exporter: str
-    revision: str | None = None
-    licence: str | None = None
-    options: dict[str, str] = msgspec.field(default_factory=dict)
+    source: Line
+    created: Line
+    exporter: Line
+    revision: Line | None = None
+    licence: Line | None = None
+    options: dict[Line, Line] = msgspec.field(default_factory=dict)
 
 
 class Manifest(Spec, frozen=True):
     """See the fields; `quantisation` is keyed by tensor name or, failing that, by role."""
 
-    name: str
+    name: Line
     architecture: Architecture
-    quantisation: dict[str, Format]
+    quantisation: dict[Line, Format]
     forms: Forms
-    files: dict[str, File]
+    files: dict[Line, File]
     provenance: Provenance
     cuts: tuple[Count, ...] = ()
-    strategies: tuple[str, ...] = ()
+    strategies: tuple[Line, ...] = ()
     quality: Quality | None = None
     schema: int = SCHEMA
 

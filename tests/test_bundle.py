@@ -82,9 +82,7 @@ def test_missing_and_short_files(folder: Path) -> None:
     assert "weights.bin is missing" in refused(folder)
 
 
-@pytest.mark.parametrize(
-    "name", ["../weights.bin", "/etc/hostname", "a/../../b", "C:\\\\x", "", "a\\u0000b"]
-)
+@pytest.mark.parametrize("name", ["../weights.bin", "/etc/hostname", "a/../../b", "C:\\\\x", ""])
 def test_a_path_that_leaves_the_bundle(folder: Path, name: str) -> None:
     (folder.parent / "weights.bin").write_bytes(b"12345678")
     rewrite(folder, '"weights.bin"', f'"{name}"')

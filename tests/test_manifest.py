@@ -192,6 +192,9 @@ def test_what_is_not_known_is_refused_by_name() -> None:
     assert "update edgedec" in refused({"schema": 2})
     assert "colour" in refused({"colour": "red"})
     assert "name" in refused({"name": 3})
+    assert "name" in refused({"name": "tiny\x1b[2J"})
+    assert "files" in refused({"files": {"a\0b": {"size": 1, "sha256": "0"}}})
+    assert "files" in refused({"files": {"a\nb": {"size": 1, "sha256": "0"}}})
     architecture = example()["architecture"]
     assert isinstance(architecture, dict)
     assert "rotation" in refused({"architecture": {**architecture, "rotation": 1}})
