@@ -63,8 +63,8 @@ class Loop:
         self._drafter, self._needs = drafter, needs
         self._context = host.architecture.limits.context
         self._widths = host.capabilities.row_widths
-        self._most = max(self._widths) if self._widths else host.capabilities.max_rows
-        self._chunk = self._most if self._widths else min(CHUNK, self._most)
+        self._most = draft.width(host.capabilities, host.capabilities.max_rows)
+        self._chunk = draft.width(host.capabilities, CHUNK)
 
     def run(self, prompt: Sequence[int], rule: Rule, tally: Tally) -> Steps:
         """Yield what each step gave: nothing during the prompt, then one or more tokens.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgedec.contracts import TRUNK, Draft, Rows
+from edgedec.contracts import TRUNK, Capabilities, Draft, Rows
 from edgedec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -79,6 +79,13 @@ def rows(chain: Sequence[int], draft: Draft, widths: Sequence[int] | None, first
             [TRUNK, *range(first, root), *nodes.tolist(), *[TRUNK] * padding], np.int32
         ),
     )
+
+
+def width(capabilities: Capabilities, most: int) -> int:
+    """How many rows a step may be given: at most `most`, or the widest that a static graph has."""
+    if capabilities.row_widths:
+        return max(capabilities.row_widths)
+    return min(most, capabilities.max_rows)
 
 
 def children(draft: Draft) -> dict[tuple[int, int], int]:

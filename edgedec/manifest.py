@@ -56,6 +56,11 @@ class OnnxForm(Spec, frozen=True):
     hidden: tuple[Count, ...] = ()
 
 
+def mask_name(window: int | None) -> str:
+    """The mask input, in a segment's graph, of the layers with this window."""
+    return "mask" if window is None else f"mask.w{window}"
+
+
 class Forms(Spec, frozen=True):
     """The forms in which the weights are present."""
 

@@ -16,8 +16,7 @@ def logprobs(session: Session, capabilities: Capabilities, tokens: Sequence[int]
 
     The session must be empty; it holds all tokens but the last when done.
     """
-    widths = capabilities.row_widths
-    chunk = max(widths) if widths else min(CHUNK, capabilities.max_rows)
+    widths, chunk = capabilities.row_widths, draft.width(capabilities, CHUNK)
     found: list[float] = []
     for start in range(0, len(tokens) - 1, chunk):
         part = tokens[start : min(start + chunk, len(tokens) - 1)]

@@ -14,6 +14,7 @@ import numpy as np
 from edgedec.architecture import Attention, Rope
 from edgedec.export._graph import MICROSOFT, Graph
 from edgedec.export._weights import Weights
+from edgedec.manifest import mask_name
 from edgedec.rope import cos_sin
 from edgedec.rope import rotated as rotary_width
 
@@ -170,8 +171,3 @@ class SelfAttention:
             lengths = [self._graph.node("Shape", [x], start=1, end=2) for x in (past, new)]
             self._shared["sizes",] = self._graph.node("Concat", lengths, axis=0)
         return self._shared["sizes",]
-
-
-def mask_name(window: int | None) -> str:
-    """The mask input of the layers with this window."""
-    return "mask" if window is None else f"mask.w{window}"

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgedec.errors import DeviceError
+from edgedec.manifest import mask_name
 
 from .keyvalues import KeyValues, new
-from .segments import Block, Loaded, mask_name, shows
+from .segments import Block, Loaded, shows
 
 if TYPE_CHECKING:
     from edgedec.contracts import Floats

@@ -13,7 +13,7 @@ from typing import Any
 
 from edgedec.architecture import Architecture
 from edgedec.errors import BundleError
-from edgedec.manifest import Manifest, OnnxForm, Segment
+from edgedec.manifest import Manifest, OnnxForm, Segment, mask_name
 from edgedec.weights import shapes
 
 FLOATS, WHOLE = "tensor(float)", "tensor(int64)"
@@ -40,11 +40,6 @@ class Loaded:
     session: Any
     inputs: frozenset[str]
     blocks: tuple[Block, ...]
-
-
-def mask_name(window: int | None) -> str:
-    """The mask input of the layers with this window."""
-    return "mask" if window is None else f"mask.w{window}"
 
 
 def windows(architecture: Architecture) -> tuple[int | None, ...]:
