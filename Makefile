@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROMPT ?= Once upon a time
 SEED ?= 3
+# What is compiled when edgedec is installed: after a change it is installed again.
+NATIVE := setup.py $(wildcard runtimes/native/*.[ch])
 
 .PHONY: run test test-full lint clean
 
@@ -29,11 +31,11 @@ lint: $(VENV)/.dev .typing/edgedec
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.run: $(VENV)/bin/python pyproject.toml
+$(VENV)/.run: $(VENV)/bin/python pyproject.toml $(NATIVE)
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
-$(VENV)/.dev: $(VENV)/bin/python pyproject.toml
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml $(NATIVE)
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@ $(VENV)/.run
 
@@ -42,4 +44,4 @@ $(VENV)/.full: $(VENV)/.dev
 	touch $@
 
 clean:
-	rm -rf $(VENV) .typing build dist *.egg-info
+	rm -rf $(VENV) .typing build dist *.egg-info runtimes/native/*.so

@@ -12,104 +12,23 @@ time of step, argmax and keep that is not spent inside ONNX Runtime.
 from __future__ import annotations
 
 import json
-import platform
-import resource
 import statistics
-import subprocess
-import sys
 import time
-import zlib
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import numpy as np
+from _machine import Limits, best
+from _shapes import INT4, RandomWeights, architecture, make_bundle, matrices, random_bundle
+from _weigh import weighed
+from _worker import chain
 
-from edgedec.architecture import (
-    Architecture,
-    Attention,
-    Embedding,
-    Head,
-    Layer,
-    Limits,
-    Mlp,
-    Norm,
-    Rope,
-    Stack,
-    Tokens,
-)
-from edgedec.bundle import Bundle, cache_folder, open_bundle, write_bundle
-from edgedec.contracts import TRUNK, EngineOptions, Rows, Want
-from edgedec.manifest import Format, Forms, Manifest, Provenance
-from edgedec.weights import ROLES, shapes
+from edgedec.bundle import Bundle, open_bundle
+from edgedec.contracts import TRUNK, EngineOptions, Want
 
-if TYPE_CHECKING:
-    from edgedec.contracts import Floats
-
-NAME = "llama-135m-random"
-FORMAT = Format(kind="int4", block=64)
-PREFILL = 64
-
-
-def architecture() -> Architecture:
-    """The shape: hidden 576, 30 layers, 9 query and 3 key/value heads, ffn 1536, vocab 49152."""
-    norm = Norm(kind="rms", eps=1e-5)
-    attention = Attention(
-        heads=9, kv_heads=3, head_dim=64, scale=64**-0.5, rope=Rope(theta=10000.0)
-    )
-    layer = Layer(
-        self_attention=attention, mlp=Mlp(width=1536, activation="silu", gated=True), norm=norm
-    )
-    return Architecture(
-        family="llama",
-        embed=Embedding(vocab=49152, dim=576),
-        decoder=Stack(layers=(layer,) * 30, final_norm=norm),
-        head=Head(tied=True),
-        tokens=Tokens(eos=(0,)),
-        limits=Limits(context=2048),
-    )
-
-
-class RandomWeights:
-    """Weights that are made when asked for, the same each time."""
-
-    def __init__(self, model: Architecture) -> None:
-        self._shapes = shapes(model)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._shapes[name]
-
-    def load(self, name: str, rows: slice | None = None) -> Floats:
-        shape = self._shapes[name]
-        if len(shape) == 1:
-            return np.ones(shape, np.float32)[rows or slice(None)]
-        start, stop, _ = (rows or slice(None)).indices(shape[0])
-        random = np.random.default_rng([zlib.crc32(name.encode()), start])
-        return random.standard_normal((stop - start, shape[1]), np.float32) * np.float32(0.04)
-
-
-def make_bundle(target: Path) -> None:
-    """Write the bundle, which takes some seconds."""
-    from edgedec.export import to_onnx
-
-    model = architecture()
-    formats = {str(role): FORMAT for role in ROLES}
-    with write_bundle(target) as writer:
-        form = to_onnx.write(writer.path, model, RandomWeights(model), formats)
-        origin = Provenance(source="random weights", created="", exporter="bench/onnx_step.py")
-        writer.finish(
-            Manifest(
-                name=NAME,
-                architecture=model,
-                quantisation=formats,
-                forms=Forms(onnx=form),
-                files={},
-                provenance=origin,
-            )
-        )
+SHAPE = "135m"
 
 
 # --- steps ---------------------------------------------------------------------------------------
@@ -142,10 +61,6 @@ class Stopwatch:
             self.seconds += time.perf_counter() - start
 
         Bound.run = run  # type: ignore[method-assign]
-
-
-def chain(count: int) -> Rows:
-    return Rows(np.full(count, 7, np.int32), np.arange(-1, count - 1, dtype=np.int32))
 
 
 def measure_steps(
@@ -195,22 +110,10 @@ class Machine:
         return max(reading, rows * multiplications / self.int8_gmac_s) / 1e6
 
 
-def best(work: Callable[[], Any], repetitions: int = 7) -> float:
-    """Seconds of the fastest repetition."""
-    found = []
-    for _ in range(repetitions):
-        start = time.perf_counter()
-        work()
-        found.append(time.perf_counter() - start)
-    return min(found)
-
-
 def measure_machine(threads: int) -> Machine:
     size = 1 << 30
-    parts = np.array_split(np.ones(size // 4, np.float32), threads)
-    with ThreadPoolExecutor(threads) as pool:
-        reading = best(lambda: list(pool.map(np.max, parts)))
-    return Machine(size / reading / 1e9, _int8_rate(threads))
+    seconds = Limits(threads).seconds("read", size, tries=7)
+    return Machine(size / seconds / 1e9, _int8_rate(threads))
 
 
 def _int8_rate(threads: int) -> float:
@@ -236,74 +139,23 @@ def _int8_rate(threads: int) -> float:
     return edge**3 / best(lambda: session.run(None, inputs), 30) / 1e9
 
 
-# --- memory, in a process of its own -------------------------------------------------------------
-
-
-def resident_mb() -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) / 1024
-    return peak_mb()
-
-
-def peak_mb() -> float:
-    scale = 1024 if platform.system() != "Darwin" else 1024 * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
-
-
-def generate_and_weigh(bundle: Bundle, threads: int, past: int) -> dict[str, float]:
-    """Prefill in chunks and 64 greedy steps; megabytes after the imports and at the peak."""
-    import onnxruntime  # noqa: F401
-
-    from edgedec.runtimes import onnx
-    from edgedec.runtimes.onnx import engine  # noqa: F401
-
-    imported = resident_mb()
-    session = onnx.open(bundle, EngineOptions(threads=threads)).session()
-    loaded = resident_mb()
-    for start in range(0, past, PREFILL):
-        count = min(PREFILL, past - start)
-        session.step(chain(count), want=Want(logits=()))
-        session.keep([count - 1])
-    for _ in range(64):
-        session.step(chain(1)).argmax()
-        session.keep([0])
-    return {"imported_mb": imported, "loaded_mb": loaded, "peak_mb": peak_mb()}
-
-
-def measure_memory(path: Path, threads: int, past: int) -> dict[str, float]:
-    command = [sys.executable, __file__, "--keep", str(path), "--weigh"]
-    command += ["--threads", str(threads), "--past", str(past)]
-    found = subprocess.run(command, check=True, capture_output=True, text=True)
-    weighed: dict[str, float] = json.loads(found.stdout)
-    return weighed
-
-
 # --- the script ----------------------------------------------------------------------------------
 
 
 def report(bundle: Bundle, widths: list[int], settings: dict[str, int]) -> dict[str, Any]:
-    model, threads = bundle.manifest.architecture, settings["threads"]
-    memory = measure_memory(bundle.path, threads, settings["past"])
+    threads, past = settings["threads"], settings["past"]
+    memory = weighed(bundle, threads, past)
     machine = measure_machine(threads)
-    times = measure_steps(bundle, widths, settings["past"], settings["repetitions"], threads)
-    data = sum(file.size for name, file in bundle.manifest.files.items() if ".data" in name)
-    matrices = sum(np.prod(shape) for shape in shapes(model).values() if len(shape) == 2)
+    times = measure_steps(bundle, widths, past, settings["repetitions"], threads)
+    size = sum(file.size for name, file in bundle.manifest.files.items() if ".data" in name)
+    products = sum(count for count, _ in matrices(bundle.manifest.architecture, INT4).values())
     rows = [
-        summary(width, times[width], machine.floor_ms(data, int(matrices), width))
-        for width in widths
+        summary(width, times[width], machine.floor_ms(size, products, width)) for width in widths
     ]
-    kept = sum(2 * la.self_attention.kv_heads * 64 * 4 for la in model.decoder.layers)
-    memory["weights_mb"] = data / 2**20
-    memory["keys_and_values_mb"] = kept * (settings["past"] + 64) / 2**20
-    # The house rule: the libraries, 2.2 times the weights, keys and values, and 20 MB.
-    memory["allowed_mb"] = (
-        memory["imported_mb"] + 2.2 * memory["weights_mb"] + memory["keys_and_values_mb"] + 20
-    )
     return {
         "schema": 1,
-        "model": NAME,
-        "format": str(FORMAT),
+        "model": f"llama-{SHAPE}-random",
+        "format": "int4/64",
         **settings,
         "machine": asdict(machine),
         "memory": memory,
@@ -350,17 +202,11 @@ def show(document: dict[str, Any]) -> None:
 @click.option("--past", default=128, show_default=True)
 @click.option("--repetitions", default=60, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="one JSON document on stdout")
-@click.option("--weigh", is_flag=True, hidden=True)
-def main(
-    keep: Path | None, threads: int, past: int, repetitions: int, as_json: bool, weigh: bool
-) -> None:
-    path = keep or cache_folder() / "bench" / NAME
-    if not path.exists():
-        make_bundle(path)
-    bundle = open_bundle(path)
-    if weigh:
-        click.echo(json.dumps(generate_and_weigh(bundle, threads, past)))
-        return
+def main(keep: Path | None, threads: int, past: int, repetitions: int, as_json: bool) -> None:
+    if keep and not keep.exists():
+        model = architecture(SHAPE)
+        make_bundle(keep, model, RandomWeights(model), INT4, "onnx")
+    bundle = open_bundle(keep) if keep else random_bundle(SHAPE, "onnx")
     settings = {"threads": threads, "past": past, "repetitions": repetitions}
     document = report(bundle, [1, 2, 4, 8, 16], settings)
     if as_json:

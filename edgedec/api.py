@@ -12,7 +12,7 @@ from typing import Unpack, cast
 
 from edgedec import devices, rooms
 from edgedec.bundle import Bundle, open_bundle
-from edgedec.contracts import Device, Engine, EngineOptions, RuntimeModule, Strategy
+from edgedec.contracts import Engine, EngineOptions, Strategy
 from edgedec.errors import UsageError
 from edgedec.generation import Cancel, Chunk, Generation, Score
 from edgedec.model import Messages, Model, Setup
@@ -33,17 +33,21 @@ def load(
     runtime: str | None = None,
     strategy: str = "auto",
     threads: int | None = None,
+    kv_type: str | None = None,
 ) -> Model:
     """Open a shipped model by name, or a bundle by its folder.
 
     `device` (None: cpu) is one of `edgedec devices`; `runtime` (None: the best there) what runs it;
-    `strategy` how to draft; `threads` None takes the physical cores.
+    `strategy` how to draft; `threads` None takes the physical cores; `kv_type` is how keys and
+    values are kept: "fp16" or "int8" (native), "fp32" (onnx), None the first of these. Eight bit is
+    lossy: the text may differ from that with 16.
 
     Raises:
         BundleError: the bundle is missing or damaged.
         DeviceError: the device is not there; the message says what to install.
         UnsupportedError: no such runtime or strategy, or it cannot run this model.
-        UsageError: a number of threads that no machine like this can use.
+        UsageError: a number of threads that no machine like this can use, or a `kv_type` that the
+            runtime does not have.
     """
     started = time.perf_counter()
     _check_threads(threads)
@@ -52,10 +56,12 @@ def load(
     place, module = devices.choose(bundle.manifest.forms, device, runtime)
     text = _text(bundle)
 
-    def open_engine(path: str) -> Engine:
-        return _open(open_bundle(path), place, module, threads)
+    wanted = EngineOptions(device=place.name, threads=threads, kv_type=kv_type)
 
-    engine = _open(bundle, place, module, threads)
+    def open_engine(path: str) -> Engine:
+        return module.open(open_bundle(path), wanted)
+
+    engine = module.open(bundle, wanted)
     return Model(
         Setup(
             bundle=bundle,
@@ -92,10 +98,6 @@ def _check_threads(threads: int | None) -> None:
     most = max(MOST_THREADS, os.cpu_count() or 1)
     if threads is not None and not (isinstance(threads, int) and 1 <= threads <= most):
         raise UsageError(f"threads is {threads!r}; it must be a whole number from 1 to {most}")
-
-
-def _open(bundle: Bundle, device: Device, module: RuntimeModule, threads: int | None) -> Engine:
-    return module.open(bundle, EngineOptions(device=device.name, threads=threads))
 
 
 def strategy_named(requested: str) -> tuple[str, Strategy]:

@@ -135,9 +135,11 @@ def _check_size(root: Path, name: str, expected: File) -> None:
 
 
 def _check_forms(bundle: Bundle) -> None:
-    onnx = bundle.manifest.forms.onnx
-    for segment in onnx.segments if onnx else ():
+    forms = bundle.manifest.forms
+    for segment in forms.onnx.segments if forms.onnx else ():
         bundle.file(segment.file)
+    if forms.native is not None:
+        bundle.file(forms.native.file)
 
 
 def _check_hash(path: Path, expected: File, found: str) -> None:

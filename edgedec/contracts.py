@@ -164,12 +164,15 @@ class Session(Protocol):
 class Capabilities:
     """What a runtime can do with the model it has open.
 
+    `prompt_rows`: how many rows of a prompt a step should take (more are not faster, or need more
+    memory than they are worth).
     `row_widths`: the only numbers of rows a step may have (static graphs; the loop pads), None for
     any up to `max_rows`. `cuts`: layers at which a range may begin or end. `hidden_layers`: layers
     whose output can be wanted. `kv_types`: storage of keys and values, the default first.
     """
 
     max_rows: int
+    prompt_rows: int = 32
     row_widths: tuple[int, ...] | None = None
     cuts: tuple[int, ...] = ()
     resume: bool = False
@@ -214,10 +217,12 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """How to open a bundle: device name, threads (None: physical cores)."""
+    """How to open a bundle: device name, threads (None: physical cores), and how keys and values
+    are stored (None: the first of the runtime's `kv_types`)."""
 
     device: str = "cpu"
     threads: int | None = None
+    kv_type: str | None = None
 
 
 # --- drafting ----------------------------------------------------------------------------------

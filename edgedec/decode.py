@@ -29,10 +29,6 @@ from edgedec.errors import InputError
 from edgedec.host import Scratch
 from edgedec.sampling import State
 
-CHUNK = 32
-"""Prompt tokens per step: wider steps are no faster on a CPU and need more scratch memory (at the
-135M shape and 1900 tokens, 512 rows took 6.0 s and 150 MB more than 32 rows, which took 4.2 s)."""
-
 Steps = Generator[tuple[Emitted, ...], None, None]
 
 
@@ -64,7 +60,7 @@ class Loop:
         self._context = host.architecture.limits.context
         self._widths = host.capabilities.row_widths
         self._most = draft.width(host.capabilities, host.capabilities.max_rows)
-        self._chunk = draft.width(host.capabilities, CHUNK)
+        self._chunk = draft.width(host.capabilities, host.capabilities.prompt_rows)
 
     def run(self, prompt: Sequence[int], rule: Rule, tally: Tally) -> Steps:
         """Yield what each step gave: nothing during the prompt, then one or more tokens.

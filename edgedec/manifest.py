@@ -6,6 +6,7 @@ run a model.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import msgspec
@@ -39,6 +40,12 @@ class Format(Spec, frozen=True):
         return self.kind if self.block is None else f"{self.kind}/{self.block}"
 
 
+def format_of(formats: Mapping[str, Format], tensor: str) -> Format:
+    """The format of a tensor, by its name or, failing that, its role; else fp32."""
+    by_role = formats.get(role(tensor) or "", Format(kind="fp32"))
+    return formats.get(tensor, by_role)
+
+
 class Segment(Spec, frozen=True):
     """One ONNX file: layers [first, last), the embedding before and the head after if said."""
 
@@ -61,10 +68,18 @@ def mask_name(window: int | None) -> str:
     return "mask" if window is None else f"mask.w{window}"
 
 
+class NativeForm(Spec, frozen=True):
+    """One file of packed weights for the engine; `layout` is the version of its packing."""
+
+    layout: Size
+    file: Line = "native.safetensors"
+
+
 class Forms(Spec, frozen=True):
     """The forms in which the weights are present."""
 
     onnx: OnnxForm | None = None
+    native: NativeForm | None = None
 
 
 class File(Spec, frozen=True):
@@ -115,8 +130,7 @@ class Manifest(Spec, frozen=True):
 
     def format_of(self, tensor: str) -> Format:
         """How a tensor is stored; what is not quantised is fp32."""
-        by_role = self.quantisation.get(role(tensor) or "", Format(kind="fp32"))
-        return self.quantisation.get(tensor, by_role)
+        return format_of(self.quantisation, tensor)
 
 
 class _Version(msgspec.Struct):

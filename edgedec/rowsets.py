@@ -11,21 +11,24 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgedec.contracts import Layers, Rows
+from edgedec.contracts import TRUNK, Layers, Rows
 from edgedec.errors import InputError, UsageError
 
 Bools = NDArray[np.bool_]
 Indices = NDArray[np.int64]
 
+_CHAIN = np.tri(64, dtype=np.bool_)
+
 
 class Slots:
     """Hands out slots 0, 1, 2, ... and those that were given back, lowest first.
 
-    `width` is how many have been in use so far.
+    `width` is how many have been in use so far; if `compact`, how many are: there slots in use
+    have no gaps, for their owner moves rows down before it gives back as many slots.
     """
 
-    def __init__(self, width: int = 0) -> None:
-        self.width = width
+    def __init__(self, width: int = 0, *, compact: bool = False) -> None:
+        self.width, self.compact = width, compact
         self._free: list[int] = []
 
     def take(self, count: int) -> Indices:
@@ -42,7 +45,10 @@ class Slots:
 
     def release(self, slots: Sequence[int]) -> None:
         """Give slots back."""
-        self._free += sorted(slots, reverse=True)
+        if self.compact:
+            self.width -= len(slots)
+        else:
+            self._free += sorted(slots, reverse=True)
 
 
 def layer_set(layers: Layers | None, total: int, cuts: Sequence[int]) -> int:
@@ -101,6 +107,11 @@ def matrix(rows: Sequence[int], columns: int) -> Bools:
     return unpacked[:, :columns].astype(np.bool_)
 
 
+def chain_matrix(count: int) -> Bools:
+    """What the rows of a chain see of each other [count, count]; not to be written to."""
+    return _CHAIN[:count, :count] if count <= len(_CHAIN) else np.tri(count, dtype=np.bool_)
+
+
 def common_start(paths: Sequence[Sequence[int]]) -> Sequence[int]:
     """The longest beginning that all paths share."""
     shortest = min(paths, key=len)
@@ -108,6 +119,34 @@ def common_start(paths: Sequence[Sequence[int]]) -> Sequence[int]:
         if any(path[depth] != handle for path in paths):
             return shortest[:depth]
     return shortest
+
+
+def with_ancestors(known: Sequence[int], parents: Sequence[int]) -> list[int]:
+    """The ancestors of each row, itself included: those known, then those of rows behind them."""
+    found = list(known)
+    for handle, parent in enumerate(parents, start=len(found)):
+        found.append((found[parent] if parent >= 0 else 0) | 1 << handle)
+    return found
+
+
+def closing_moves(rows: Sequence[int], first: int) -> tuple[list[int], list[int]]:
+    """Which slots from, and which to, if only these rising `rows` stay and close ranks.
+
+    Row h lies in slot `first` + h. The moves rise and none goes up, so that each may be made in
+    place before the next.
+    """
+    moved = [(row, index) for index, row in enumerate(rows) if row != index]
+    return [first + row for row, _ in moved], [first + index for _, index in moved]
+
+
+def widened(table: Indices, used: int, wanted: int) -> Indices:
+    """A table [n, columns] with room for `wanted` columns, of which `used` hold something."""
+    columns = table.shape[1]
+    if wanted <= columns:
+        return table
+    grown = np.zeros((len(table), max(wanted, 2 * columns)), np.int64)
+    grown[:, :used] = table[:, :used]
+    return grown
 
 
 def is_chain(parents: NDArray[np.int32], first: int) -> bool:
@@ -131,6 +170,20 @@ def extra_rows(visible: Sequence[Sequence[int]] | None, first: int, count: int) 
                 raise UsageError(f"row {index} of the step cannot see row {other}: there is none")
             found[first + index] = found.get(first + index, 0) | 1 << other
     return found
+
+
+def check_parents(parents: Sequence[int], first: int) -> None:
+    """Refuse parents of new rows, numbered from `first`, that are no rows before them.
+
+    Raises:
+        UsageError: naming the first such row.
+    """
+    for index, parent in enumerate(parents):
+        if not TRUNK <= parent < first + index:
+            raise UsageError(
+                f"row {index} of the step has the parent {parent}: a parent is {TRUNK} (the "
+                f"trunk) or a row before it, here up to {first + index - 1}"
+            )
 
 
 def check_rows(rows: Rows, count: int, ids: int) -> None:

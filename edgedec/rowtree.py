@@ -2,8 +2,9 @@
 
 It knows token ids, positions, layers and slots (a slot is a place in a runtime's key/value
 buffers), but no numbers of the model and no buffers: a runtime gives a `Call` to its arithmetic
-and stores what comes out in the slots named there. Rows never move: what is kept stays in its
-slot, and a slot that was freed is used again.
+and stores what comes out in the slots named there. What is kept stays in its slot, and a slot that
+was freed is used again; or, in a `compact` tree, rows close ranks: trunk row i lies in slot i and
+living row h behind the trunk in slot len(tokens) + h, and `moves` says what the last `keep` moved.
 
 Sets of rows and of layers are integers (`rowsets`). A plain chain of any length is one operation.
 """
@@ -22,8 +23,11 @@ from edgedec.rowsets import (
     Bools,
     Indices,
     Slots,
+    chain_matrix,
+    check_parents,
     check_positions,
     check_rows,
+    closing_moves,
     common_start,
     extra_rows,
     is_chain,
@@ -31,9 +35,10 @@ from edgedec.rowsets import (
     matrix,
     members,
     skips,
+    widened,
+    with_ancestors,
 )
 
-_CHAIN = np.tri(64, dtype=np.bool_)
 _NO_SLOTS = np.zeros(0, np.int64)
 
 
@@ -63,14 +68,18 @@ class RowTree:
     the context, so that its last positions can still be drafted.
     """
 
-    def __init__(self, layers: int, context: int, spare: int = 512) -> None:
+    def __init__(
+        self, layers: int, context: int, spare: int = 512, *, compact: bool = False
+    ) -> None:
         self.tokens: list[int] = []
+        self.moves: tuple[list[int], list[int]] = ([], [])
+        """Slots from which and to which rows of a compact tree moved, rising and never up."""
         self.cuts = 0
         """How often the trunk was cut; unchanged means that it only grew."""
         self._layers, self._context, self._spare = layers, context, spare
         self._every = (1 << layers) - 1
         self._trunk = np.zeros((2, 64), np.int64)
-        self._slots = Slots()
+        self._slots = Slots(compact=compact)
         self._clear()
 
     def _clear(self) -> None:
@@ -148,12 +157,8 @@ class RowTree:
 
     def _tree_positions(self, parents: list[int]) -> Indices:
         first, found = self.living, list(self._position)
-        for index, parent in enumerate(parents):
-            if not TRUNK <= parent < first + index:
-                raise UsageError(
-                    f"row {index} of the step has the parent {parent}: a parent is {TRUNK} (the "
-                    f"trunk) or a row before it, here up to {first + index - 1}"
-                )
+        check_parents(parents, first)
+        for parent in parents:
             found.append((found[parent] if parent >= 0 else self._position_of(TRUNK)) + 1)
         return np.array(found[first:], np.int64)
 
@@ -177,16 +182,12 @@ class RowTree:
         first = self.living
         if first:
             self._check_seen([(1 << first) - 1], [first], layers, layers)
-        small = count <= len(_CHAIN)
-        own = _CHAIN[:count, :count] if small else np.tri(count, dtype=np.bool_)
-        return own, np.ones((count, first), np.bool_)
+        return chain_matrix(count), np.ones((count, first), np.bool_)
 
     def _sight(self, rows: Rows, parents: NDArray[np.int32], layers: int) -> tuple[Bools, Bools]:
         """What new rows see: ancestors, themselves and what `visible` names."""
         first, count = self.living, len(parents)
-        ancestors = self._all_ancestors()
-        for index, parent in enumerate(parents.tolist(), start=first):
-            ancestors.append((ancestors[parent] if parent >= 0 else 0) | 1 << index)
+        ancestors = with_ancestors(self._all_ancestors(), parents.tolist())
         extra = extra_rows(rows.visible, first, count)
         handles = range(first, first + count)
         seen = [ancestors[handle] | extra.get(handle, 0) for handle in handles]
@@ -291,11 +292,13 @@ class RowTree:
         paths = [self._path(leaf) for leaf in leaves]
         self._check_complete(paths)
         if len(paths) == 1:
+            self._close_ranks(paths[0], [])
             self._grow_trunk(paths[0])
             self._drop(paths[0], [])
             return (TRUNK,)
         common = common_start(paths)
         branches = sorted({handle for path in paths for handle in path[len(common) :]})
+        self._close_ranks(common, branches)
         self._grow_trunk(common)
         fresh = self._drop(common, branches)
         return tuple(fresh.get(leaf, TRUNK) for leaf in leaves)
@@ -328,12 +331,19 @@ class RowTree:
                     "resume it first"
                 )
 
+    def _close_ranks(self, common: Sequence[int], branches: list[int]) -> None:
+        """In a compact tree, move what survives into the first slots behind the trunk."""
+        self.moves = ([], [])
+        if self._slots.compact and (branches or not isinstance(common, range)):
+            first = len(self.tokens)
+            # Branches hang below all of the common rows, so this order rises.
+            self.moves = closing_moves([*common, *branches], first)
+            for source, target in zip(*self.moves, strict=True):
+                self._slot[source - first] = target
+
     def _grow_trunk(self, rows: Sequence[int]) -> None:
         start, stop = len(self.tokens), len(self.tokens) + len(rows)
-        if stop > self._trunk.shape[1]:
-            grown = np.zeros((2, max(stop, 2 * self._trunk.shape[1])), np.int64)
-            grown[:, :start] = self._trunk[:, :start]
-            self._trunk = grown
+        self._trunk = widened(self._trunk, start, stop)
         whole = isinstance(rows, range)
         for line, column in enumerate((self._slot, self._position)):
             self._trunk[line, start:stop] = (
@@ -358,10 +368,7 @@ class RowTree:
         )
         self._parent = parents
         self._ran = {self._every: (1 << len(branches)) - 1}
-        self._ancestors = []
-        for handle, parent in enumerate(parents):
-            above = self._ancestors[parent] if parent >= 0 else 0
-            self._ancestors.append(above | 1 << handle)
+        self._ancestors = with_ancestors((), parents)
         return fresh
 
     def truncate(self, length: int) -> None:
@@ -379,13 +386,14 @@ class RowTree:
             del self.tokens[length:]
             self.cuts += 1
         if not length:
-            self._slots = Slots()
+            self._slots = Slots(compact=self._slots.compact)
 
     def restored(self, tokens: Sequence[int], positions: Indices) -> RowTree:
         """A new tree of the same kind with this trunk, in the slots 0, 1, 2, ..."""
-        other = RowTree(self._layers, self._context, self._spare)
+        compact = self._slots.compact
+        other = RowTree(self._layers, self._context, self._spare, compact=compact)
         other.tokens = list(tokens)
-        other._slots = Slots(len(tokens))
+        other._slots = Slots(len(tokens), compact=compact)
         other.cuts = self.cuts + 1
         other._trunk = np.stack([np.arange(len(tokens)), positions]).astype(np.int64)
         return other

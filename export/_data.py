@@ -107,7 +107,7 @@ class DataFile:
             with path.open("wb") as file:
                 file.truncate(self.size)
                 for offset, array in self._arrays:
-                    _put(file.fileno(), offset, array)
+                    put(file.fileno(), offset, array)
                 self._convert(file.fileno(), progress)
         except OSError as error:
             raise WriteError(f"{path} cannot be written: {error.strerror}") from error
@@ -117,7 +117,7 @@ class DataFile:
         for part in self._parts:
             numbers = self.source.load(part.tensor, part.rows)
             for offset, array in part.convert(numbers):
-                _put(file, offset, array)
+                put(file, offset, array)
             done += 4 * part.numbers
             if progress is not None:
                 progress(done, total, part.tensor)
@@ -162,7 +162,8 @@ def _converter(name: str, form: Format, starts: list[int]) -> Convert:
     return convert
 
 
-def _put(file: int, offset: int, array: NDArray[Any]) -> None:
+def put(file: int, offset: int, array: NDArray[Any]) -> None:
+    """Write the bytes of an array at an offset of an open file."""
     data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
     while data:
         written = os.pwrite(file, data, offset)

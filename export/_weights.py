@@ -17,8 +17,7 @@ from edgedec.errors import UsageError
 from edgedec.export import quantise
 from edgedec.export._data import DataFile, Piece
 from edgedec.export._graph import MICROSOFT, Graph, Region
-from edgedec.manifest import Format
-from edgedec.weights import role
+from edgedec.manifest import Format, format_of
 
 
 class Weights:
@@ -38,8 +37,7 @@ class Weights:
         Raises:
             UsageError: its inputs cannot be cut into the blocks of its format.
         """
-        by_role = self._formats.get(role(name) or "", Format(kind="fp32"))
-        form = self._formats.get(name, by_role)
+        form = format_of(self._formats, name)
         inputs = self._data.source.shape(name)[1]
         if form.block is not None and inputs % form.block:
             raise UsageError(

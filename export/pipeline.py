@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from msgspec.structs import replace
 
 import edgedec
 from edgedec.bundle import BundleWriter, open_bundle, write_bundle
 from edgedec.errors import UsageError
-from edgedec.export import quantise, tokenizer_files
+from edgedec.export import quantise, to_native, to_onnx, tokenizer_files
 from edgedec.export.source import Source, SourceOptions, open_source
 from edgedec.manifest import Format, Forms, Manifest, Provenance, Quality
 from edgedec.weights import shapes
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from edgedec.architecture import Architecture
 
 Kind = Literal["fp32", "fp16", "int8", "int4"]
+FormName = Literal["onnx", "native"]
+FORMS: tuple[FormName, ...] = get_args(FormName)
 Progress = Callable[[str, float], None]
 """Told the stage ("write", "verify") and how much of it is done, 0 to 1."""
 
@@ -39,13 +41,14 @@ SMALL = 50_000_000
 class ExportOptions:
     """What to make of a model.
 
-    `kind` None: int8 below 50 million parameters, else int4. `keep` overrides the format of a
-    role (q, k, v, o, gate, up, down, embed, head), as in {"head": "int8"} or {"down": "int8/32"}.
+    `forms` None: onnx, and native too where every matrix is int4 or int8 and can be cut into
+    blocks. `kind` None: int8 below 50 million parameters, else int4. `keep` overrides the format of
+    a role (q, k, v, o, gate, up, down, embed, head), as in {"head": "int8"} or {"down": "int8/32"}.
     `cuts` are layers at which a step may stop or begin, `hidden` layers whose input can be seen.
     `text` is what to verify on (None: our own held-out text).
     """
 
-    form: Literal["onnx"] = "onnx"
+    forms: tuple[FormName, ...] | None = None
     kind: Kind | None = None
     block: int = 64
     keep: Mapping[str, str] = field(default_factory=dict)
@@ -123,7 +126,26 @@ def chosen_formats(architecture: Architecture, options: ExportOptions) -> dict[s
     """
     kind = options.kind or _default_kind(architecture)
     keep = {what: _format(form, options.block) for what, form in options.keep.items()}
-    return quantise.plan(architecture, kind, options.block, keep)
+    # Only the native form can fill up a row; in the ONNX form such a matrix is fp16.
+    pad = set(options.forms or ()) == {"native"}
+    return quantise.plan(architecture, kind, options.block, keep, pad)
+
+
+def chosen_forms(
+    architecture: Architecture, formats: Mapping[str, Format], options: ExportOptions
+) -> tuple[FormName, ...]:
+    """The forms that will be written.
+
+    Raises:
+        UsageError: a form that does not exist, or none.
+    """
+    if options.forms is None:
+        return FORMS if to_native.carries(architecture, formats) else ("onnx",)
+    unknown = [form for form in options.forms if form not in FORMS]
+    if unknown or not options.forms:
+        wrong = f"no form {unknown[0]!r}" if unknown else "no form given"
+        raise UsageError(f"{wrong}; there are {', '.join(FORMS)}")
+    return tuple(form for form in FORMS if form in options.forms)
 
 
 def _default_kind(architecture: Architecture) -> Kind:
@@ -145,17 +167,8 @@ def _format(text: str, block: int) -> Format:
 def _write(
     writer: BundleWriter, model: Source, options: ExportOptions, progress: Progress
 ) -> Manifest:
-    from edgedec.export import to_onnx
-
     formats = chosen_formats(model.architecture, options)
-    form = to_onnx.write(
-        writer.path,
-        model.architecture,
-        model.weights,
-        formats,
-        to_onnx.OnnxOptions(options.cuts, options.hidden),
-        lambda done, total, _: progress("write", done / max(total, 1)),
-    )
+    forms = _write_forms(writer.path, model, formats, options, progress)
     (writer.path / tokenizer_files.FILE).write_text(model.tokenizer.json, "utf-8")
     if model.tokenizer.chat_template is not None:
         path = writer.path / tokenizer_files.TEMPLATE
@@ -165,11 +178,37 @@ def _write(
             name=options.name or model.origin.model,
             architecture=model.architecture,
             quantisation=formats,
-            forms=Forms(onnx=form),
+            forms=forms,
             files={},
-            provenance=_provenance(model, options),
+            provenance=_provenance(model, options, forms),
             cuts=options.cuts,
         )
+    )
+
+
+def _write_forms(
+    folder: Path,
+    model: Source,
+    formats: Mapping[str, Format],
+    options: ExportOptions,
+    progress: Progress,
+) -> Forms:
+    chosen = chosen_forms(model.architecture, formats, options)
+    graph = to_onnx.OnnxOptions(options.cuts, options.hidden)
+    # For every form: the manifest says where a step may stop, whatever runs it.
+    to_onnx.check_options(model.architecture, graph)
+    if "native" in chosen:
+        to_native.check(model.architecture, formats)  # before minutes go into the other form
+
+    def tell(before: int) -> Callable[[int, int, str], None]:
+        return lambda done, total, _: progress(
+            "write", (before + done / max(total, 1)) / len(chosen)
+        )
+
+    what = folder, model.architecture, model.weights, formats
+    return Forms(
+        onnx=to_onnx.write(*what, graph, tell(0)) if "onnx" in chosen else None,
+        native=to_native.write(*what, tell(len(chosen) - 1)) if "native" in chosen else None,
     )
 
 
@@ -190,9 +229,9 @@ def _verify(
     return verify.measure(bundle, model.weights, sample, options.device, tell)
 
 
-def _provenance(model: Source, options: ExportOptions) -> Provenance:
+def _provenance(model: Source, options: ExportOptions, forms: Forms) -> Provenance:
     chosen: dict[str, str] = {
-        "form": options.form,
+        "form": ", ".join(form for form in FORMS if getattr(forms, form) is not None),
         "kind": options.kind or _default_kind(model.architecture),
         "block": str(options.block),
         "keep": ", ".join(f"{role}={form}" for role, form in options.keep.items()),

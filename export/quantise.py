@@ -95,20 +95,30 @@ def dequantise(integers: NDArray[np.int8], scales: NDArray[np.float16]) -> Float
     return values.reshape(rows, -1)
 
 
-def fitted(form: Format, inputs: int) -> Format:
-    """The format with the largest block that is allowed and divides; else float16."""
+def fitted(form: Format, inputs: int, pad: bool = False) -> Format:
+    """The format with the largest block that is allowed and divides.
+
+    Where none does: float16, or with `pad` the smallest block, the last one filled with zeros.
+    """
     if form.block is None:
         return form
     blocks = [block for block in BLOCKS if block <= form.block and inputs % block == 0]
-    return Format(kind=form.kind, block=blocks[-1]) if blocks else Format(kind="fp16")
+    if not blocks and not pad:
+        return Format(kind="fp16")
+    return Format(kind=form.kind, block=blocks[-1] if blocks else BLOCKS[0])
 
 
 def plan(
-    architecture: Architecture, kind: Kind, block: int, keep: Mapping[str, Format] | None = None
+    architecture: Architecture,
+    kind: Kind,
+    block: int,
+    keep: Mapping[str, Format] | None = None,
+    pad: bool = False,
 ) -> dict[str, Format]:
     """The format of every matrix: by role, and by name where a role has several.
 
-    With int4, what is `SENSITIVE` is int8. `keep` overrides roles.
+    With int4, what is `SENSITIVE` is int8. `keep` overrides roles. `pad` is for a form that can
+    fill up the last block of a row (`fitted`).
 
     Raises:
         UsageError: a block that is not 32, 64 or 128, or a role that does not exist.
@@ -126,7 +136,7 @@ def plan(
         what = role(name)
         if what is None:
             continue
-        form = fitted(wanted.get(what, default), shape[1])
+        form = fitted(wanted.get(what, default), shape[1], pad)
         if by_role.setdefault(what, form) != form:
             by_name[name] = form
     unknown = sorted(set(keep or {}) - set(by_role))

@@ -95,18 +95,28 @@ def write(
     except ModuleNotFoundError:
         raise MissingExtraError("export to ONNX", "onnx", "export") from None
     check(architecture)
+    check_options(architecture, options)
     chain = segments(architecture, options.cuts)
-    wrong = [layer for layer in options.hidden if not 0 <= layer <= architecture.layers]
-    if wrong:
-        raise UsageError(
-            f"hidden layers {wrong} do not exist; there are 0 to {architecture.layers}"
-        )
     data = DataFile(source)
     plan = Plan(architecture, formats, frozenset(options.hidden), data, DATA)
     for segment in chain:
         Decoder(plan, segment).build().save(folder / segment.file)
     data.write(folder / DATA, progress)
     return OnnxForm(segments=chain, hidden=tuple(sorted(options.hidden)))
+
+
+def check_options(architecture: Architecture, options: OnnxOptions) -> None:
+    """Refuse layers that the model does not have.
+
+    Raises:
+        UsageError: names them.
+    """
+    segments(architecture, options.cuts)
+    wrong = [layer for layer in options.hidden if not 0 <= layer <= architecture.layers]
+    if wrong:
+        raise UsageError(
+            f"hidden layers {wrong} do not exist; there are 0 to {architecture.layers}"
+        )
 
 
 def check(architecture: Architecture) -> None:

@@ -1,7 +1,7 @@
 """What a bundle computes against what the checkpoint computes, on held-out text.
 
-The reference is `reference.py` in float32; the bundle is run by the runtime of its form, as users
-run it. Knows nothing about how bundles are made.
+The reference is `reference.py` in float32; the bundle is run by the preferred runtime that reads a
+form of it, as users run it. Knows nothing about how bundles are made.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgedec import rooms
+from edgedec import devices
 from edgedec.contracts import EngineOptions, Rows
 from edgedec.errors import InputError, UnsupportedError
 from edgedec.export.reference import forward
@@ -71,16 +71,18 @@ def measure(
     device: str = "cpu",
     progress: Callable[[float], None] = lambda share: None,
 ) -> Quality:
-    """Compare every logit of the sample.
+    """Compare every logit of the sample, run by the runtime that users will get on `device`.
 
     Raises:
+        DeviceError: no such device, or it cannot be used.
         UnsupportedError: NaN or Inf, or an error that rounding cannot explain.
     """
     progress(0.0)
     # First and alone in memory: the reference takes a layer of weights, the runtime all of them.
     expected = forward(bundle.manifest.architecture, weights, sample.ids)
     progress(0.5)
-    engine: Engine = rooms.load("edgedec.runtimes", "onnx").open(bundle, EngineOptions(device))
+    _, runtime = devices.choose(bundle.manifest.forms, device, None)
+    engine = runtime.open(bundle, EngineOptions(device))
     try:
         quality = compare(expected, _logits(engine, sample.ids), sample.name)
     finally:

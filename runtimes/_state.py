@@ -21,7 +21,8 @@ LAYOUT = "1"
 
 Tensors = dict[str, NDArray[Any]]
 Shapes = Callable[[int], Mapping[str, tuple[int, ...]]]
-"""The floats that a state of so many tokens has, besides `tokens` and `positions`."""
+"""The tensors that a state of so many tokens has, besides `tokens` and `positions`: floats, or
+bytes where a shape has one dimension."""
 
 
 def write(path: Path, tensors: Tensors, identity: Mapping[str, str]) -> None:
@@ -96,7 +97,9 @@ def _check_forms(
             "or was made by a larger model, start a new session"
         )
     row = ((count,), "I64")
-    floats = {name: (shape, "F32") for name, shape in shapes(count).items()}
+    floats = {
+        name: (shape, "F32" if len(shape) > 1 else "U8") for name, shape in shapes(count).items()
+    }
     expected = {"tokens": row, "positions": row, **floats}
     for name in [*expected, *sorted(found.keys() - expected.keys())]:
         if found.get(name) != expected.get(name):

@@ -111,6 +111,11 @@ def test_files_and_functions_stay_small(path: Path) -> None:
             assert (node.end_lineno or 0) - node.lineno < 60, f"{node.name} is too long"
 
 
+def test_tests_and_measurements_stay_small_too() -> None:
+    found = [path for folder in ("tests", "bench") for path in (ROOT / folder).rglob("*.py")]
+    assert [path.name for path in found if path.read_text().count("\n") > 400] == []
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
 def test_every_module_says_what_it_is(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text()))

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
+import tarfile
 import tomllib
 import venv
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -45,44 +50,114 @@ def test_importing_edgedec_imports_nothing_heavy() -> None:
     assert [name for name in heavy if f"'{name}'" in shown.stdout] == []
 
 
+def attempt(folder: Path, environment: Mapping[str, str], *command: str | Path) -> str:
+    """What a command prints; all that it said where it fails."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=folder, env=environment
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+def build(folder: Path, *command: str | Path, **more: str) -> str:
+    return attempt(folder, os.environ | more, *command)
+
+
+def run(folder: Path, *command: str | Path, **more: str) -> str:
+    """Without what pip and pytest need to know of this machine."""
+    kept = {key: os.environ[key] for key in ("PATH", "HOME", "EDGEDEC_CACHE")}
+    return attempt(folder, kept | more, *command)
+
+
 @pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the source distribution and the wheel that was made of it."""
+    folder = tmp_path_factory.mktemp("built")
+    build(folder, sys.executable, "-m", "build", "--outdir", folder, ROOT)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def installed(built: Path) -> Path:
     """The python of a new environment into which the built wheel was installed."""
-    folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), str(ROOT)]
-    subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = folder.glob("*.whl")
-    venv.create(folder / "clean", with_pip=True)
-    python = folder / "clean" / "bin" / "python"
-    install = [str(python), "-m", "pip", "install", "--quiet", str(wheel)]
-    subprocess.run(install, check=True, capture_output=True)
+    (wheel,) = built.glob("*.whl")
+    venv.create(built / "clean", with_pip=True)
+    python = built / "clean" / "bin" / "python"
+    build(built, python, "-m", "pip", "install", "--quiet", wheel)
     return python
+
+
+@pytest.fixture(scope="session")
+def without_engine(built: Path, installed: Path) -> Path:
+    """A folder with edgedec as it is installed where there is no C compiler."""
+    (source,) = built.glob("*.tar.gz")
+    folder = built / "without"
+    pip = (installed, "-m", "pip", "install", "--quiet", "--no-deps")
+    build(built, *pip, "--target", folder, source, CC=str(built / "no-compiler"))
+    return folder
+
+
+def has_compiler() -> bool:
+    name = os.environ.get("CC", "").split() or (sysconfig.get_config_var("CC") or "cc").split()
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    return shutil.which(name[0]) is not None and header.is_file()
+
+
+def is_story(shown: str) -> bool:
+    result = json.loads(shown)
+    whole = result["new_tokens"] == 24 or result["finish_reason"] == "stop"
+    return result["model"] == "stories" and whole and len(result["text"].split()) > 5
+
+
+STORY = ("generate", "--json", "-n", "24", "Once upon a time")
 
 
 @pytest.mark.timeout(900)
 def test_the_wheel_writes_a_story_in_a_clean_environment(installed: Path, tmp_path: Path) -> None:
-    environment = {key: os.environ[key] for key in ("PATH", "HOME", "EDGEDEC_CACHE")}
-    shown = subprocess.run(
-        [str(installed.parent / "edgedec"), "generate", "--json", "-n", "24", "Once upon a time"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=environment,
-        check=False,
-    )
-    assert shown.returncode == 0, shown.stderr
-    result = json.loads(shown.stdout)
-    assert result["model"] == "stories"
-    assert result["new_tokens"] == 24 or result["finish_reason"] == "stop"
-    assert len(result["text"].split()) > 5
+    assert is_story(run(tmp_path, installed.parent / "edgedec", *STORY))
 
 
-def test_the_wheel_has_no_recipe_and_no_test(installed: Path) -> None:
-    code = "import edgedec, pathlib; print(*pathlib.Path(edgedec.__file__).parent.rglob('*.py'))"
-    run = [str(installed), "-c", code]
-    shown = subprocess.run(
-        run, capture_output=True, text=True, check=True, cwd=installed.parent
-    ).stdout
-    assert "edgedec/models/llama.py" in shown
-    assert "/reference/stories/" not in shown
-    assert "/tests/" not in shown
+@pytest.mark.timeout(900)
+def test_the_wheel_has_no_recipe_and_no_test(built: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "edgedec/models/llama.py" in names
+    assert [name for name in names if "/stories/" in name and name.endswith(".py")] == []
+    assert [name for name in names if "tests/" in name or name.endswith((".c", ".h"))] == []
+
+
+@pytest.mark.timeout(900)
+def test_the_wheel_has_the_engine_where_there_is_a_compiler(built: Path, installed: Path) -> None:
+    if not has_compiler():
+        pytest.skip("no C compiler here, or no headers of Python")
+    (wheel,) = built.glob("*.whl")
+    names = [Path(name) for name in zipfile.ZipFile(wheel).namelist()]
+    engine = [name.suffix for name in names if name.name.startswith("_engine")]
+    assert sorted(engine) == [".pyi", ".so"]
+    shown = json.loads(run(built, installed.parent / "edgedec", "devices", "--json"))
+    (native,) = (d for d in shown["devices"] if d["runtime"] == "native")
+    assert native["problem"] is None
+
+
+@pytest.mark.timeout(900)
+def test_without_a_compiler_the_rest_is_installed(
+    without_engine: Path, installed: Path, tmp_path: Path
+) -> None:
+    assert list(without_engine.rglob("_engine*")) == list(without_engine.rglob("_engine.pyi"))
+    path = str(without_engine)
+    edgedec = (installed, "-c", "from edgedec.cli import main; main()")
+    shown = run(tmp_path, *edgedec, "devices", PYTHONPATH=path)
+    assert "cpu (native): the C engine was not built: install a C compiler" in shown
+    assert is_story(run(tmp_path, *edgedec, *STORY, PYTHONPATH=path))
+
+
+@pytest.mark.timeout(900)
+def test_the_source_distribution_can_be_compiled(built: Path) -> None:
+    (source,) = built.glob("*.tar.gz")
+    with tarfile.open(source) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    native = ROOT / "runtimes" / "native"
+    needed = [path.relative_to(ROOT) for path in native.iterdir() if path.suffix in (".c", ".h")]
+    assert len(needed) > 20
+    assert {"setup.py", "pyproject.toml", *map(str, needed)} <= names
+    assert [name for name in names if name.endswith(".so")] == []

@@ -101,17 +101,19 @@ def seen_by_tree(tree: RowTree, call: Call) -> Iterator[set[int]]:
 
 
 class Both:
-    """Does everything twice and compares."""
+    """Does everything twice and compares; `buffer` holds what a runtime would."""
 
-    def __init__(self) -> None:
-        self.tree = RowTree(LAYERS, CONTEXT, spare=20)
+    def __init__(self, compact: bool) -> None:
+        self.tree = RowTree(LAYERS, CONTEXT, spare=20, compact=compact)
         self.brute = Brute()
+        self.compact = compact
+        self.buffer: dict[int, Row] = {}
 
     def step(self, new: Rows, ran: int = ALL) -> None:
         call = self.tree.place(new, ran, IDS)
         placed = self.brute.place(new, ran)
         for row, slot in zip(placed, call.slots.tolist(), strict=True):
-            row.slot = slot
+            row.slot, self.buffer[slot] = slot, row
         assert call.positions.tolist() == [row.position for row in placed]
         assert list(seen_by_tree(self.tree, call)) == [self.brute.sees(row) for row in placed]
         self.compare()
@@ -128,6 +130,23 @@ class Both:
 
     def keep(self, leaves: list[int]) -> None:
         assert self.tree.keep(leaves) == tuple(self.brute.keep(leaves))
+        self.move(*self.tree.moves)
+        self.compare()
+
+    def move(self, source: list[int], target: list[int]) -> None:
+        """As a runtime does it: one after the other, in place."""
+        assert source == sorted(set(source)) and target == sorted(set(target))
+        for old, new in zip(source, target, strict=True):
+            assert new < old
+            self.buffer[new] = self.buffer[old]
+            self.buffer[new].slot = new
+
+    def withdraw(self, new: Rows, ran: int = ALL) -> None:
+        """Steps whose arithmetic fails, for new rows and for those that left early."""
+        self.tree.withdraw(self.tree.place(new, ran, IDS))
+        early = [handle for handle, row in enumerate(self.brute.living) if row.ran == EARLY]
+        if early:
+            self.tree.withdraw(self.tree.resume(early, LATE))
         self.compare()
 
     def truncate(self, length: int) -> None:
@@ -145,6 +164,9 @@ class Both:
         assert [tree.ran(h) for h in range(tree.living)] == [row.ran for row in brute.living]
         slots = [row.slot for row in [*brute.trunk, *brute.living]]
         assert len(set(slots)) == len(slots) and all(0 <= slot < tree.width for slot in slots)
+        assert all(self.buffer[row.slot] is row for row in [*brute.trunk, *brute.living])
+        if self.compact:
+            assert slots == list(range(tree.width))
 
 
 @st.composite
@@ -159,15 +181,17 @@ def trees(draw: st.DrawFn, living: int) -> Rows:
     return rows(tokens, parents, visible=visible)
 
 
+@pytest.mark.parametrize("compact", [False, True])
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_random_sessions_agree_with_the_obvious_model(data: st.DataObject) -> None:
-    both = Both()
+def test_random_sessions_agree_with_the_obvious_model(compact: bool, data: st.DataObject) -> None:
+    both = Both(compact)
     for _ in range(data.draw(st.integers(1, 12))):
-        living, action = both.tree.living, data.draw(st.sampled_from("sssskkt"))
-        if action == "s":
+        living, action = both.tree.living, data.draw(st.sampled_from("sssswkkt"))
+        if action in "sw":
+            new = data.draw(trees(living))
             try:
-                both.step(data.draw(trees(living)))
+                (both.step if action == "s" else both.withdraw)(new)
             except InputError:
                 both.truncate(0)
         elif action == "k":
@@ -177,14 +201,16 @@ def test_random_sessions_agree_with_the_obvious_model(data: st.DataObject) -> No
             both.truncate(data.draw(st.integers(0, len(both.tree.tokens))))
 
 
+@pytest.mark.parametrize("compact", [False, True])
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_early_exit_then_the_rest_sees_the_same(data: st.DataObject) -> None:
-    both = Both()
+def test_early_exit_then_the_rest_sees_the_same(compact: bool, data: st.DataObject) -> None:
+    both = Both(compact)
     both.step(chain(0, 3))
     both.keep([2])
     for _ in range(data.draw(st.integers(1, 3))):
         both.step(data.draw(trees(both.tree.living)), EARLY)
+        both.withdraw(data.draw(trees(both.tree.living)), EARLY)
     handles = data.draw(st.permutations(range(both.tree.living)))
     both.resume(handles, LATE)
     both.keep([data.draw(st.sampled_from(handles))])
@@ -208,6 +234,19 @@ def test_freed_slots_are_used_again() -> None:
         tree.place(rows([1, 2, 3], [-1, -1, 0]), ALL, IDS)
         tree.keep([TRUNK])
     assert tree.width == 3
+
+
+def test_rows_of_a_compact_tree_close_ranks() -> None:
+    tree = RowTree(LAYERS, CONTEXT, compact=True)
+    tree.place(chain(0, 2), ALL, IDS)
+    assert tree.keep([1]) == (TRUNK,) and tree.moves == ([], [])
+    tree.place(rows([3, 4, 5, 6, 7], [-1, -1, 1, 1, 3]), ALL, IDS)
+    assert tree.keep([2, 4]) == (0, 2)
+    assert tree.moves == ([3, 4, 5, 6], [2, 3, 4, 5])
+    assert tree.trunk_slots.tolist() == [0, 1, 2] and [tree.slot(h) for h in range(3)] == [3, 4, 5]
+    assert tree.keep([2]) == (TRUNK,) and tree.moves == ([4, 5], [3, 4]) and tree.width == 5
+    tree.truncate(1)
+    assert tree.place(rows([8], [-1]), ALL, IDS).slots.tolist() == [1]
 
 
 def test_a_long_chain_without_keep_grows_on() -> None:
@@ -337,8 +376,9 @@ def test_a_failed_step_can_be_withdrawn() -> None:
     assert tree.place(rows([5], [1]), EARLY, IDS).slots.tolist() == [2]
 
 
-def test_a_restored_tree_is_packed() -> None:
-    tree = RowTree(LAYERS, CONTEXT)
+@pytest.mark.parametrize("compact", [False, True])
+def test_a_restored_tree_is_packed(compact: bool) -> None:
+    tree = RowTree(LAYERS, CONTEXT, compact=compact)
     tree.place(rows([1, 2, 3, 4], [-1, -1, 1, 2]), ALL, IDS)
     tree.keep([3])
     other = tree.restored(tree.tokens, tree.trunk_positions)

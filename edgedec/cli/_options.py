@@ -34,6 +34,12 @@ _MODEL: tuple[Option, ...] = (
     click.option(
         "--threads", type=click.IntRange(1), metavar="N", help="CPU threads. Default: one per core."
     ),
+    click.option(
+        "--kv-type",
+        type=click.Choice(["fp16", "int8"]),
+        help="How the native runtime keeps keys and values; int8 takes less memory and is lossy. "
+        "Default: fp16.",
+    ),
 )
 
 _SAMPLING: tuple[Option, ...] = (
@@ -112,7 +118,7 @@ _SAMPLING: tuple[Option, ...] = (
 
 
 def model_options(command: F) -> F:
-    """-m, --device, --runtime, --threads."""
+    """-m, --device, --runtime, --threads, --kv-type."""
     return _apply(command, _MODEL)
 
 
@@ -123,7 +129,7 @@ def sampling_options(command: F) -> F:
 
 def loading(options: dict[str, Any]) -> dict[str, Any]:
     """Take what `edgedec.load` wants out of the options."""
-    names = ("device", "runtime", "strategy", "threads")
+    names = ("device", "runtime", "strategy", "threads", "kv_type")
     return given({name: options.pop(name, None) for name in names})
 
 

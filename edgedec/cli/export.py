@@ -22,6 +22,13 @@ STAGES = {"write": "writing weights", "verify": "comparing with the checkpoint"}
 @click.argument("source")
 @click.option("-o", "--output", type=FILE, help="The bundle's folder. Default: NAME-edgedec, here.")
 @click.option(
+    "--form",
+    "forms",
+    multiple=True,
+    type=click.Choice(["onnx", "native"]),
+    help="What to write; repeatable. Default: onnx, and native where all weights are int4 or int8.",
+)
+@click.option(
     "--kind",
     type=click.Choice(["fp32", "fp16", "int8", "int4"]),
     help="How weights are stored. Default: int8 below 50 M parameters, else int4.",
@@ -60,6 +67,7 @@ def command(source: str, output: Path | None, as_json: bool, **given: Any) -> No
       edgedec export HuggingFaceTB/SmolLM2-135M -o smollm2 --kind int4
       edgedec export stories260K.bin --kind fp32
       edgedec export ./model --keep down=int8 --cut 8 --hidden 8
+      edgedec export ./model --form native
     """
     from edgedec.export.pipeline import export_model
     from edgedec.export.source import origin_name
@@ -79,6 +87,7 @@ def _parsed(given: dict[str, Any]) -> ExportOptions:
     from edgedec.export.source import SourceOptions
 
     return ExportOptions(
+        forms=given["forms"] or None,
         kind=given["kind"],
         block=int(given["block"]),
         keep=dict(_pair(text) for text in given["keep"]),
@@ -125,6 +134,7 @@ def _lines(report: Report) -> Iterator[tuple[str, str]]:
     manifest = report.manifest
     yield "bundle", str(report.target)
     yield "model", f"{manifest.name}, {_output.count(report.parameters)} parameters"
+    yield "forms", manifest.provenance.options["form"]
     yield "weights", ", ".join(f"{k} {v}" for k, v in manifest.quantisation.items())
     yield (
         "size",

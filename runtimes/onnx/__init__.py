@@ -56,7 +56,7 @@ def open(bundle: Bundle, options: EngineOptions) -> Onnx:
 
     Raises:
         DeviceError: another device than "cpu".
-        UsageError: fewer than one thread.
+        UsageError: fewer than one thread, or keys and values stored otherwise than as fp32.
         BundleError: the bundle has no ONNX form, or a graph that is not a step of its model.
     """
     if options.device != "cpu":
@@ -65,6 +65,11 @@ def open(bundle: Bundle, options: EngineOptions) -> Onnx:
         )
     if options.threads is not None and options.threads < 1:
         raise UsageError(f"{options.threads} threads cannot compute: give 1 or more")
+    if options.kv_type not in (None, "fp32"):
+        raise UsageError(
+            f"the onnx runtime keeps keys and values as fp32, not as {options.kv_type!r}: "
+            "leave the type out, or use the native runtime"
+        )
     from .engine import Onnx
 
     return Onnx(bundle, options.threads or _cores.physical())

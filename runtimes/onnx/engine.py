@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 512
 
+PROMPT_ROWS = 32
+"""At the 135M shape and 1900 tokens 32 rows took 4.2 s, and 512 rows 6.0 s and 150 MB more."""
+
 
 class Onnx:
     """See `edgedec.contracts.Engine`.
@@ -126,6 +129,7 @@ def _capabilities(form: OnnxForm, architecture: Architecture) -> Capabilities:
     return Capabilities(
         # The rotary tables end with the context, and ONNX Runtime refuses more rows than they have.
         max_rows=min(MAX_ROWS, architecture.limits.context),
+        prompt_rows=PROMPT_ROWS,
         cuts=tuple(sorted(edges - {layers})),
         resume=len(form.segments) > 1,
         hidden_layers=tuple(sorted({*form.hidden, *edges})),

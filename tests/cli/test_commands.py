@@ -261,7 +261,7 @@ def test_info_describes_a_bundle(plain_bundle: Path) -> None:
         (["x" * 97], b"", "97 tokens"),
         ([], b"abc\xff\xfe", "byte 0xff at offset 3"),
         (["Hi", "--strategy", "magic"], b"", "there is: plain"),
-        (["Hi", "--runtime", "magic"], b"", "there is: fake, onnx"),
+        (["Hi", "--runtime", "magic"], b"", "there is: fake, native, onnx"),
     ],
 )
 def test_errors_are_one_line(

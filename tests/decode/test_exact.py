@@ -27,7 +27,7 @@ from edgedec.architecture import (
 )
 from edgedec.contracts import TRUNK, Context, Draft, Needs, Outcome, Rows
 from edgedec.decode import Loop, Tally
-from edgedec.errors import InputError, UsageError
+from edgedec.errors import UsageError
 from edgedec.host import Scratch
 from edgedec.runtimes.fake import Fake, FakeSession
 from edgedec.sampling import Sampler, Sampling
@@ -293,43 +293,6 @@ def test_scratch_rows_of_a_drafter_change_nothing(temperature: float) -> None:
     tokens = [each.token for step in steps for each in step]
     assert tokens == run(fake(), Silent(), [3, 4, 5], rule).tokens
     assert tally.evaluated > tally.accepted > 0
-
-
-# --- where a text ends -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("limit", [1, 2, 7])
-@pytest.mark.parametrize("right", [0.0, 1.0])
-def test_the_limit_holds_inside_an_accepted_draft(limit: int, right: float) -> None:
-    rule = Rule(Sampler.build(Sampling()), frozenset(), limit)
-    truth = run(fake(), Silent(), [3], Rule(rule.sampler, frozenset(), 30)).tokens
-    done = run(fake(), Guesses(truth, right, 3), [3], rule)
-    assert done.tokens == truth[:limit]
-    assert done.tally.finish == "length"
-
-
-def test_a_stop_token_is_not_emitted() -> None:
-    script = [3, 9, 8, 7, 6]
-    rule = Rule(Sampler.build(Sampling()), frozenset({1}), 30)
-    done = run(fake(script=script), Guesses([9, 8, 7, 6, 1, 5, 5], 1.0, 2), [3], rule)
-    assert done.tokens == script[1:]
-    assert done.tally.finish == "stop"
-
-
-def test_the_context_ends_a_text() -> None:
-    rule = Rule(Sampler.build(Sampling()), frozenset(), 1000)
-    prompt = [3] * (CONTEXT - 5)
-    plain = run(fake(), Silent(), prompt, rule)
-    assert len(plain.tokens) == 5
-    assert plain.tally.finish == "length"
-    assert run(fake(), Guesses(plain.tokens, 1.0, 4), prompt, rule).tokens == plain.tokens
-
-
-@pytest.mark.parametrize(("prompt", "message"), [([], "empty"), ([3] * CONTEXT, "64 tokens")])
-def test_prompts_that_cannot_be_continued(prompt: list[int], message: str) -> None:
-    rule = Rule(Sampler.build(Sampling()), frozenset(), 4)
-    with pytest.raises(InputError, match=message):
-        run(fake(), Silent(), prompt, rule)
 
 
 # --- what the session already holds ----------------------------------------------------------

@@ -1,0 +1,186 @@
+"""A checkpoint as one file of packed weights, which the engine maps and uses where it lies.
+
+What the file holds and in which shapes stands in `edgedec.runtimes.native.packed`, which opens it,
+and the order inside a tile in `_tiles.py`. This file knows how numbers get from the checkpoint
+into it, a few million at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgedec.architecture import Architecture, Norm
+from edgedec.errors import UnsupportedError, UsageError, WriteError
+from edgedec.export import _tiles, quantise
+from edgedec.export._data import CHUNK, Floats, Progress, put
+from edgedec.export.checkpoint import WeightSource
+from edgedec.manifest import Format, NativeForm, format_of
+from edgedec.rope import inverse_frequencies
+from edgedec.runtimes.native import packed
+from edgedec.runtimes.native.packed import Place
+from edgedec.weights import role, shapes
+
+DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some rows of a tensor on their way: so many numbers become arrays at these offsets."""
+
+    tensor: str
+    numbers: int
+    arrays: list[tuple[int, NDArray[Any]]]
+
+
+def write(
+    folder: Path,
+    architecture: Architecture,
+    source: WeightSource,
+    formats: Mapping[str, Format],
+    progress: Progress | None = None,
+) -> NativeForm:
+    """Write the packed file into `folder`.
+
+    `formats` maps tensor names or roles to formats. A few million numbers are in memory at a time.
+    `progress` is told done and all bytes (of fp32) and the tensor.
+
+    Raises:
+        UnsupportedError: the architecture has parts that the engine does not run.
+        UsageError: a matrix that is neither int4 nor int8, or blocks that differ where they must
+            not.
+        CheckpointError: a weight is missing or not finite.
+        WriteError: the folder cannot be written.
+    """
+    check(architecture, formats)
+    form = NativeForm(layout=packed.LAYOUT)
+    header, places = _layout(architecture, formats)
+    path = folder / form.file
+    try:
+        with path.open("wb") as file:
+            file.write(header)
+            file.truncate(max(place.offset + place.size for place in places.values()))
+            file.flush()
+            total = 4 * sum(math.prod(shape) for shape in shapes(architecture).values())
+            done = 0
+            for part in _parts(architecture, source, formats, places):
+                for offset, array in part.arrays:
+                    put(file.fileno(), offset, array)
+                done += 4 * part.numbers
+                if progress is not None and part.numbers:
+                    progress(done, total, part.tensor)
+    except OSError as error:
+        raise WriteError(f"{path} cannot be written: {error.strerror}") from error
+    return form
+
+
+def check(architecture: Architecture, formats: Mapping[str, Format]) -> None:
+    """Refuse what cannot be packed.
+
+    Raises:
+        UnsupportedError: the architecture has parts that the engine does not run.
+        UsageError: a matrix that is neither int4 nor int8, or blocks that differ where they must
+            not.
+    """
+    packed.check(architecture)
+    problem = packed.format_problem(architecture, partial(format_of, formats))
+    if problem:
+        raise UsageError(problem)
+
+
+def carries(architecture: Architecture, formats: Mapping[str, Format]) -> bool:
+    """Whether it can be packed."""
+    try:
+        check(architecture, formats)
+    except (UnsupportedError, UsageError):
+        return False
+    return True
+
+
+def _layout(
+    architecture: Architecture, formats: Mapping[str, Format]
+) -> tuple[bytes, dict[str, Place]]:
+    """The header, padded so that the data begin at a line, and where every tensor lies."""
+    entries: dict[str, object] = {"__metadata__": {"layout": str(packed.LAYOUT)}}
+    tensors = packed.tensors(architecture, partial(format_of, formats))
+    end = 0
+    for name, tensor in tensors.items():
+        offsets = [end, end + tensor.size]
+        entries[name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": offsets}
+        end += tensor.size
+    text = msgspec.json.encode(entries)
+    text += b" " * (-(8 + len(text)) % packed.LINE)
+    places, start = {}, 8 + len(text)
+    for name, tensor in tensors.items():
+        places[name] = Place(tensor.dtype, tensor.shape, start)
+        start += tensor.size
+    return len(text).to_bytes(8, "little") + text, places
+
+
+def _parts(
+    architecture: Architecture,
+    source: WeightSource,
+    formats: Mapping[str, Format],
+    places: Mapping[str, Place],
+) -> Iterator[_Part]:
+    added = _norm_offsets(architecture)
+    for name in shapes(architecture):
+        if role(name):
+            yield from _matrix(name, source, format_of(formats, name), places)
+        else:
+            values = source.load(name) + np.float32(added.get(name, 0.0))
+            yield _Part(name, values.size, [(places[name].offset, _padded(values, places[name]))])
+    for (rope, width), index in packed.ropes(architecture).items():
+        place = places[f"rope.{index}"]
+        frequencies, _ = inverse_frequencies(rope, width)
+        yield _Part(f"rope.{index}", 0, [(place.offset, _padded(frequencies, place))])
+
+
+def _matrix(
+    name: str, source: WeightSource, form: Format, places: Mapping[str, Place]
+) -> Iterator[_Part]:
+    outputs, inputs = source.shape(name)
+    weight, scale = places[name], places[packed.scales_of(name)]
+    tile = math.prod(weight.shape[1:]), weight.shape[1] * _tiles.TILE * 2
+    step = max(1, CHUNK // (inputs * _tiles.TILE)) * _tiles.TILE
+    for first in range(0, outputs, step):
+        rows = source.load(name, slice(first, min(first + step, outputs)))
+        at = first // _tiles.TILE
+        arrays = _pack(rows, form, name)
+        places_of = weight.offset + at * tile[0], scale.offset + at * tile[1]
+        yield _Part(name, rows.size, list(zip(places_of, arrays, strict=True)))
+
+
+def _pack(rows: Floats, form: Format, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    integers, scales = quantise.quantise(_tiles.filled(rows, form), form, name)
+    return _tiles.pack(integers, form), _tiles.pack_scales(scales).astype(DTYPES["F16"])
+
+
+def _padded(values: NDArray[Any], place: Place) -> NDArray[Any]:
+    more = place.shape[-1] - values.shape[-1]
+    padding = [(0, 0)] * (values.ndim - 1) + [(0, more)]
+    return np.pad(values, padding).astype(DTYPES[place.dtype])
+
+
+def _norm_offsets(architecture: Architecture) -> dict[str, float]:
+    """What is added to the weights of norms, by tensor."""
+    stack = architecture.decoder
+    norms: dict[str, Norm | None] = {
+        "decoder.embed_norm": stack.embed_norm,
+        "decoder.final_norm": stack.final_norm,
+    }
+    for index, layer in enumerate(stack.layers):
+        prefix = f"decoder.layers.{index}"
+        for part in ("self_attention", "mlp"):
+            norms[f"{prefix}.{part}_norm"] = norms[f"{prefix}.{part}_post_norm"] = layer.norm
+        for part in ("q", "k"):
+            norms[f"{prefix}.self_attention.{part}_norm"] = layer.self_attention.qk_norm
+    return {f"{name}.weight": norm.offset for name, norm in norms.items() if norm is not None}

@@ -1,0 +1,227 @@
+/* Attention of a layer, shared out among the threads by head, queries and spans of 4 chunks.
+ *
+ * However it is shared out, each chunk is reduced by itself, the chunks of a span are joined in
+ * order, and the spans are.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "model.h"
+
+#define SPAN 4
+/* From so many spans on they are shared out too, if there are few heads. */
+#define MANY_SPANS 2
+/* Pieces of fewer queries are not worth their keys. */
+#define FEW_QUERIES 4
+
+typedef struct {
+    int queries, blocks, per_block; /* of one kv head */
+    int chunk, first, end;          /* the first chunk that is seen; spans */
+    int shared;                     /* whether spans are pieces of their own */
+} Plan;
+
+/* The first chunk in which a row within the window may lie. */
+static int first_chunk(const EdRun *run, const EdLayer *la)
+{
+    const int32_t *positions = run->session->positions;
+    int earliest = INT32_MAX, chunk = 0, last = run->input->trunk / ED_CHUNK;
+    if (!la->window)
+        return 0;
+    for (int row = 0; row < run->rows; row++)
+        earliest = ed_least(earliest, run->input->positions[row]);
+    for (; chunk < last; chunk++) {
+        int latest = 0;
+        for (int i = 0; i < ED_CHUNK; i++)
+            latest = positions[chunk * ED_CHUNK + i] > latest ? positions[chunk * ED_CHUNK + i]
+                                                              : latest;
+        if (earliest - latest < la->window)
+            break;
+    }
+    return chunk;
+}
+
+static size_t partial_floats(const EdLayer *la, const Plan *plan)
+{
+    size_t width = (size_t)ed_padded(la->head_dim, 16) + 16;
+    return (size_t)(la->kv_heads * plan->queries) * (size_t)(plan->end - plan->first) * width;
+}
+
+/* A piece has all rows of some heads or, with many rows, some of them: so threads do not write the
+ * same cache lines of packed rows. */
+static void share_queries(Plan *plan, int rows, int heads)
+{
+    plan->per_block = heads ? heads * rows : ED_QUERIES;
+    plan->blocks = (plan->queries + plan->per_block - 1) / plan->per_block;
+}
+
+static Plan plan_of(const EdRun *run, const EdLayer *la, int threads)
+{
+    int group = la->heads / la->kv_heads;
+    int heads = ed_least(group, run->rows < ED_QUERIES ? ED_QUERIES / run->rows : 0);
+    Plan plan = {.queries = run->rows * group, .per_block = ED_QUERIES};
+    plan.chunk = first_chunk(run, la);
+    plan.first = plan.chunk / SPAN;
+    plan.end = (run->reach + SPAN * ED_CHUNK - 1) / (SPAN * ED_CHUNK);
+    share_queries(&plan, run->rows, heads);
+    plan.shared = threads > 1 && la->kv_heads * plan.blocks < 4 * threads &&
+                  plan.end - plan.first >= MANY_SPANS &&
+                  partial_floats(la, &plan) <= run->buffers->partial_floats;
+    while (!plan.shared && heads > 1 && heads / 2 * run->rows >= FEW_QUERIES &&
+           la->kv_heads * plan.blocks < 4 * threads)
+        share_queries(&plan, run->rows, heads /= 2);
+    return plan;
+}
+
+static EdPiece piece_of(EdRun *run, EdWorker *me, int layer, const Plan *plan, int number)
+{
+    EdPiece piece = {
+        .run = run,
+        .layer = &run->model->layers[layer],
+        .store = &run->session->stores[layer],
+        .head = number / plan->blocks,
+        .first = number % plan->blocks * plan->per_block,
+        .dim = run->session->stores[layer].dim,
+    };
+    piece.count = ed_least(plan->per_block, plan->queries - piece.first);
+    ed_piece_place(&piece, run->input,
+                   run->buffers->scratch + (size_t)me->index * run->buffers->scratch_size);
+    return piece;
+}
+
+/* The end of the longest path among the queries, in chunks. */
+static int end_of(const EdPiece *piece)
+{
+    int rows = 0;
+    for (int q = 0; q < piece->count; q++) {
+        const EdSight *sight = &piece->run->buffers->sight[(piece->first + q) % piece->run->rows];
+        int length = sight->prefix + sight->extra_count;
+        rows = length > rows ? length : rows;
+    }
+    return (rows + ED_CHUNK - 1) / ED_CHUNK;
+}
+
+/* Whether a head makes whole blocks of the matrix that comes next. */
+static int packs_itself(const EdLayer *la)
+{
+    return la->head_dim % la->o.block == 0;
+}
+
+static void put_out(const EdRun *run, const EdLayer *la, int head, int query, const float *total,
+                    float sum)
+{
+    int group = la->heads / la->kv_heads;
+    int row = query % run->rows, column = head * group + query / run->rows;
+    int blocks = la->head_dim / la->o.block;
+    float scaled[ED_MOST_HEAD_DIM];
+    run->kernels->scale(total, 1.0f / sum, ed_padded(la->head_dim, 16), scaled);
+    for (int i = 0; packs_itself(la) && i < blocks; i++)
+        ed_pack_block(run, run->buffers->packed[1], &la->o, scaled + i * la->o.block,
+                      column * blocks + i, row, run->rows);
+    if (packs_itself(la))
+        return;
+    memcpy(run->buffers->mixed + (size_t)row * (size_t)run->session->widths.queries +
+               (size_t)column * (size_t)la->head_dim,
+           scaled, (size_t)la->head_dim * sizeof *scaled);
+}
+
+static void begin(const EdParts *parts, int lines, int dim)
+{
+    memset(parts->mixed, 0, (size_t)(lines * dim) * sizeof *parts->mixed);
+    for (int q = 0; q < lines; q++) {
+        parts->sums[q] = 0.0f;
+        parts->largest[q] = -INFINITY;
+    }
+}
+
+/* The chunks of one span, from `first` and to `end` of all. */
+static void run_span(EdPiece *piece, int span, int first, int end)
+{
+    int chunk = span * SPAN > first ? span * SPAN : first;
+    end = ed_least(end, span * SPAN + SPAN);
+    begin(&piece->span, piece->count, piece->dim);
+    for (; chunk < end; chunk++) {
+        ed_piece_chunk(piece, chunk);
+        piece->run->kernels->join(&piece->span, &piece->chunk, piece->count, piece->dim);
+    }
+}
+
+static void whole_piece(EdRun *run, EdPiece *piece, const Plan *plan)
+{
+    int end = end_of(piece);
+    begin(&piece->total, piece->count, piece->dim);
+    for (int span = plan->first; span * SPAN < end; span++) {
+        run_span(piece, span, plan->chunk, end);
+        run->kernels->join(&piece->total, &piece->span, piece->count, piece->dim);
+    }
+    for (int q = 0; q < piece->count; q++)
+        put_out(run, piece->layer, piece->head, piece->first + q,
+                piece->total.mixed + q * piece->dim, piece->total.sums[q]);
+}
+
+static float *partial(const EdRun *run, const Plan *plan, int dim, int head, int query, int span)
+{
+    size_t line = (size_t)(head * plan->queries + query);
+    size_t at = line * (size_t)(plan->end - plan->first) + (size_t)(span - plan->first);
+    return run->buffers->partials + at * (size_t)(dim + 16);
+}
+
+static void one_span(EdRun *run, EdPiece *piece, const Plan *plan, int span)
+{
+    run_span(piece, span, plan->chunk, end_of(piece));
+    for (int q = 0; q < piece->count; q++) {
+        float *to = partial(run, plan, piece->dim, piece->head, piece->first + q, span);
+        to[0] = piece->span.sums[q];
+        to[1] = piece->span.largest[q];
+        memcpy(to + 16, piece->span.mixed + q * piece->dim, (size_t)piece->dim * sizeof *to);
+    }
+}
+
+static void join_spans(EdRun *run, const EdLayer *la, const Plan *plan, int head, int query)
+{
+    float total[ED_MOST_HEAD_DIM], sum = 0.0f, largest = -INFINITY;
+    const EdParts all = {&sum, &largest, total};
+    int dim = ed_padded(la->head_dim, 16);
+    memset(total, 0, (size_t)dim * sizeof *total);
+    for (int span = plan->first; span < plan->end; span++) {
+        float *part = partial(run, plan, dim, head, query, span);
+        run->kernels->join(&all, &(EdParts){part, part + 1, part + 16}, 1, dim);
+    }
+    put_out(run, la, head, query, total, sum);
+}
+
+static void attend_piece(EdRun *run, EdWorker *me, int layer, const Plan *plan, int number)
+{
+    int spans = plan->shared ? plan->end - plan->first : 1, span = plan->first + number % spans;
+    EdPiece piece = piece_of(run, me, layer, plan, number / spans);
+    if (!plan->shared || (span + 1) * SPAN * ED_CHUNK > run->input->trunk)
+        ed_piece_live(&piece);
+    if (plan->shared)
+        one_span(run, &piece, plan, span);
+    else
+        whole_piece(run, &piece, plan);
+}
+
+static void pack_mixed(EdRun *run, EdWorker *me, const EdLayer *la)
+{
+    size_t stride = (size_t)run->session->widths.queries;
+    while (ed_team_take(me, 1, run->rows))
+        for (int row = me->next; row < me->end; row++)
+            ed_pack_row(run, run->buffers->packed[1], &la->o,
+                        run->buffers->mixed + (size_t)row * stride, row, run->rows);
+}
+
+void ed_attend(EdRun *run, EdWorker *me, int layer)
+{
+    const EdLayer *la = &run->model->layers[layer];
+    Plan plan = plan_of(run, la, ed_team_size(me->team));
+    int spans = plan.shared ? plan.end - plan.first : 1;
+    while (ed_team_take(me, 1, la->kv_heads * plan.blocks * spans))
+        for (int i = me->next; i < me->end; i++)
+            attend_piece(run, me, layer, &plan, i);
+    if (plan.shared)
+        while (ed_team_take(me, 1, la->heads))
+            for (int i = me->next * run->rows; i < me->end * run->rows; i++)
+                join_spans(run, la, &plan, i / plan.queries, i % plan.queries);
+    if (!packs_itself(la))
+        pack_mixed(run, me, la);
+}

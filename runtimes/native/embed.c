@@ -1,0 +1,62 @@
+/* Rows entering the model: embeddings, positions, and the norm of the embedding. */
+#include <string.h>
+
+#include "half.h"
+#include "model.h"
+
+/* One output of a packed matrix: [inputs]. */
+static void unpack(const EdModel *model, const EdMatrix *m, int output, float *to)
+{
+    int tile = output / 16, lane = output % 16, blocks = ed_blocks(m);
+    size_t size = (size_t)(2 * m->block * m->bits);
+    for (int b = 0; b < blocks; b++) {
+        size_t at = (size_t)tile * (size_t)blocks + (size_t)b;
+        const unsigned char *bytes = model->data + m->weight + at * size;
+        const uint16_t *scales = (const uint16_t *)(model->data + m->scales) + at * 16;
+        float scale = ed_half_to_float(scales[lane]);
+        for (int i = 0; i < m->block && b * m->block + i < m->inputs; i++) {
+            int group = i / 4, place = lane * 4 + i % 4, value;
+            if (m->bits == 4)
+                value = (bytes[group / 2 * 64 + place] >> group % 2 * 4 & 15) - 8;
+            else
+                value = (int8_t)bytes[group * 64 + place];
+            to[b * m->block + i] = scale * (float)value;
+        }
+    }
+}
+
+static void enter(EdRun *run, int row, float *x)
+{
+    const EdModel *model = run->model;
+    const EdModelSpec *spec = &model->spec;
+    const EdStep *step = run->input;
+    const float *vector = NULL;
+    if (step->vectors)
+        vector = step->vectors + (size_t)row * (size_t)spec->dim;
+    else if (step->tokens[row] >= spec->vocab)
+        vector = step->learned + (size_t)(step->tokens[row] - spec->vocab) * (size_t)spec->dim;
+    if (vector)
+        memcpy(x, vector, (size_t)spec->dim * sizeof *x);
+    else
+        unpack(model, &spec->embed, step->tokens[row], x);
+    if (step->ranges[0] > 0)
+        return; /* hidden states of a later layer */
+    if (spec->embed_scale != 1.0f)
+        run->kernels->scale(x, spec->embed_scale, spec->dim, x);
+    if (spec->positions) {
+        size_t line = (size_t)(step->positions[row] + spec->position_offset);
+        const float *table = ed_floats(model, spec->positions);
+        run->kernels->add(x, table + line * (size_t)spec->dim, spec->dim, x);
+    }
+    if (spec->embed_norm.kind)
+        run->kernels->norm(x, spec->dim, spec->embed_norm.kind, spec->embed_norm.eps,
+                           ed_floats(model, spec->embed_norm.weight),
+                           ed_floats(model, spec->embed_norm.bias), x);
+}
+
+void ed_embed(EdRun *run, EdWorker *me)
+{
+    while (ed_team_take(me, 1, run->rows))
+        for (int row = me->next; row < me->end; row++)
+            enter(run, row, run->buffers->x + (size_t)row * (size_t)run->session->widths.dim);
+}

@@ -1,0 +1,41 @@
+/* The functions of kernels.h over the lanes that were included before, as the table ED_TABLE. */
+#include <math.h>
+#include <string.h>
+
+#include "kernels.h"
+
+#include "maths.h"
+#include "rowwise.h"
+#include "products.h"
+#include "mixes.h"
+#include "softmax.h"
+
+const EdKernels ED_TABLE = {
+    .name = ED_NAME,
+    .product4 = ED_PRODUCT_TABLE(4),
+    .product8 = ED_PRODUCT_TABLE(8),
+    .mix = mix,
+    .mix_bytes = mix_bytes,
+    .quantise = quantise,
+    .quantise_rows = quantise_rows,
+    .norm = norm,
+    .spread = spread,
+    .normalise = normalise,
+    .add = add,
+    .scale = scale,
+    .soften = soften,
+    .activate = activate,
+    .gate_rows = gate_rows,
+    .put_rows = put_rows,
+    .add_rows = add_rows,
+    .rotate = rotate,
+    .from_sums = from_sums,
+    .to_half = to_half,
+    .to_bytes = to_bytes,
+    .weigh = weigh,
+    .soft = soft,
+    .join = join,
+    .add_value = add_value,
+    .largest = largest_of,
+    .argmax = argmax,
+};

@@ -1,0 +1,122 @@
+/* What one instruction set brings: a table of functions, the same for all.
+ *
+ * Every function gives the same bits on every instruction set, and for a row the same bits whatever
+ * rows stand beside it. Vectors are padded with zeros to a multiple of 16.
+ */
+#ifndef ED_KERNELS_H
+#define ED_KERNELS_H
+
+#include "edgedec.h"
+
+/* Rows that share one pass over the weights. */
+#define ED_GROUP 8
+/* Keys that are reduced together; chunk c of a path is its rows 64 c .. 64 c + 63. */
+#define ED_CHUNK 64
+/* Queries that one piece of attention works on. */
+#define ED_QUERIES 48
+/* Output vectors of one tile pair. */
+#define ED_PAIR 32
+/* Numbers of a head, at most; a multiple of 16. */
+#define ED_MOST_HEAD_DIM 1024
+
+/* n <= 8 rows as 8-bit integers: values [inputs / 4][n][4], and per block of inputs and row the
+ * scale [blocks][n] and -8 times the sum of the integers [blocks][n]. */
+typedef struct {
+    int8_t *values;
+    float *scales;
+    int32_t *sums;
+} EdRows;
+
+/* One tile of a packed matrix. `ahead`: how many bytes behind it what will be read next lies. */
+typedef struct {
+    const uint8_t *weights;
+    const uint16_t *scales;
+    size_t ahead;
+} EdTile;
+
+/* y = (x - centre) * factor */
+typedef struct {
+    float centre, factor;
+} EdSpread;
+
+/* out [n][32]: the products of n rows with two tiles. `chunks` is the block size / 32. */
+typedef void EdProduct(const EdTile *pair, const EdRows *rows, int blocks, int chunks, float *out);
+
+/* What attention multiplies: out[q][j] = sum over i < inner of a[q][i] * b[i][j], in the order of i,
+ * for j < columns (a multiple of 16). Lines of a have `stride` numbers, those of b and out `width`.
+ * The next b lies 64 * head numbers behind this one. */
+typedef struct {
+    int stride, queries, inner, width, columns, head;
+} EdMixShape;
+
+/* b is fp16; inner is at most ED_MOST_HEAD_DIM. */
+typedef void EdMix(const EdMixShape *shape, const float *a, const uint16_t *b, float *out);
+
+/* The same in integers -127..127: b is [inner / 4][width][4], inner a multiple of 4. sums[q]: -8
+ * times the sum of a[q]; NULL: nothing in a is negative. */
+typedef void EdMixBytes(const EdMixShape *shape, const int8_t *a, const int32_t *sums,
+                        const int8_t *b, int32_t *out);
+
+/* What attention has of some keys, for some queries. */
+typedef struct {
+    float *sums, *largest, *mixed;
+} EdParts;
+
+typedef struct {
+    const char *name;
+    EdProduct *product4[ED_GROUP], *product8[ED_GROUP]; /* by rows - 1 */
+    EdMix *mix;
+    EdMixBytes *mix_bytes;
+
+    /* Row `row` of `rows` of a group: x [inputs] in blocks of `block`; inputs beyond `count` (a
+     * multiple of 16) are 0. */
+    void (*quantise)(const float *x, int count, int inputs, int block, int row, int rows,
+                     const EdRows *to);
+    /* One block of all rows of a group, lines of x being `stride` numbers long. */
+    void (*quantise_rows)(const float *x, size_t stride, int count, int block, int rows,
+                          const EdRows *to);
+    /* y = norm(x) * weight + bias over `count` numbers. bias may be NULL. */
+    void (*norm)(const float *x, int count, int kind, float eps, const float *weight,
+                 const float *bias, float *y);
+    /* Its two halves: what it takes of the whole row, and any part of the row. */
+    EdSpread (*spread)(const float *x, int count, int kind, float eps);
+    void (*normalise)(const float *x, int count, EdSpread spread, const float *weight,
+                      const float *bias, float *y);
+    void (*add)(const float *a, const float *b, int count, float *y);
+    void (*scale)(const float *x, float factor, int count, float *y);
+    /* x = cap * tanh(x / cap) */
+    void (*soften)(float *x, float cap, int count);
+    void (*activate)(float *x, int activation, int count);
+    /* What a product leaves, [rows][32], goes on: act(first 16) * last 16, to lines of `stride`. */
+    void (*gate_rows)(const float *x, int activation, int rows, float *to, size_t stride);
+    /* to = x, or to += x, over `width` (16 or 32) of the 32. */
+    void (*put_rows)(const float *x, int width, int rows, float *to, size_t stride);
+    void (*add_rows)(const float *x, int width, int rows, float *to, size_t stride);
+    /* Turn the pairs of one head; cos and sin [pairs]. */
+    void (*rotate)(float *x, const float *cosine, const float *sine, int pairs, int interleaved);
+    /* y = sums * factor * by; by may be NULL. */
+    void (*from_sums)(const int32_t *sums, float factor, const float *by, int count, float *y);
+    void (*to_half)(const float *x, int count, uint16_t *to);
+    /* To -127..127 with one scale, which is returned. */
+    float (*to_bytes)(const float *x, int count, int8_t *to);
+    /* x * by as bytes, for 64 numbers of which none is negative. */
+    float (*weigh)(const float *x, const float *by, int8_t *to);
+
+    /* exp(s - largest) of lines of 64 scores, in place; the sum and the largest of each are stored.
+     * All -inf: all 0. */
+    void (*soft)(float *scores, int lines, float *sums, float *largest);
+    /* Sums, largest and mixed values [lines][width] of a part of the keys join those of the parts
+     * before. */
+    void (*join)(const EdParts *before, const EdParts *part, int lines, int width);
+    /* mixed += weight * value */
+    void (*add_value)(float *mixed, float weight, const uint16_t *value, int width);
+    float (*largest)(const float *x, int count);
+    /* The index of the largest of `count` numbers, the first of equals. */
+    int32_t (*argmax)(const float *x, int count);
+} EdKernels;
+
+extern const EdKernels ed_kernels_portable;
+extern const EdKernels ed_kernels_avx2, ed_kernels_avxvnni, ed_kernels_avx512;
+extern const EdKernels ed_kernels_neon, ed_kernels_i8mm;
+
+#endif

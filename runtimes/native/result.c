@@ -1,0 +1,91 @@
+/* What is asked of a step's logits afterwards. */
+#include <math.h>
+
+#include "model.h"
+
+/* Stretches that are looked over at once for numbers among the k largest. */
+#define STRETCH 256
+
+int ed_session_lines(const EdSession *session)
+{
+    return session->lines;
+}
+
+size_t ed_session_line(const EdSession *session)
+{
+    return (size_t)session->model->spec.vocab * sizeof(float);
+}
+
+const float *ed_session_logits(const EdSession *session, int line)
+{
+    if (line < 0 || line >= session->lines)
+        return NULL;
+    return session->buffers.logits +
+           (size_t)line * (size_t)ed_padded(session->model->spec.vocab, 16);
+}
+
+typedef struct {
+    EdSession *session;
+    int32_t *ids;
+    float *values;
+    int k;
+} Search;
+
+static void find_best(void *work, EdWorker *me)
+{
+    Search *search = work;
+    const EdModel *model = search->session->model;
+    while (ed_team_take(me, 1, search->session->lines))
+        for (int i = me->next; i < me->end; i++)
+            search->ids[i] =
+                model->kernels->argmax(ed_session_logits(search->session, i), model->spec.vocab);
+}
+
+void ed_session_argmax(EdSession *session, int32_t *best)
+{
+    Search search = {.session = session, .ids = best};
+    if (session->lines)
+        ed_team_run(session->model->team, find_best, &search);
+}
+
+/* Put x before all that are smaller; of equals the earlier id stays in front. */
+static int insert(int32_t *ids, float *values, int have, int k, int id, float x)
+{
+    int at = have < k ? have : k - 1;
+    for (; at > 0 && values[at - 1] < x; at--) {
+        ids[at] = ids[at - 1];
+        values[at] = values[at - 1];
+    }
+    ids[at] = id;
+    values[at] = x;
+    return have < k ? have + 1 : k;
+}
+
+static void top(const EdModel *model, const float *x, int k, int32_t *ids, float *values)
+{
+    int have = 0, vocab = model->spec.vocab;
+    for (int first = 0; first < vocab; first += STRETCH) {
+        int end = ed_least(first + STRETCH, vocab);
+        if (have == k && !(model->kernels->largest(x + first, end - first) > values[k - 1]))
+            continue;
+        for (int i = first; i < end; i++)
+            if (have < k || x[i] > values[k - 1])
+                have = insert(ids, values, have, k, i, x[i]);
+    }
+}
+
+static void find_top(void *work, EdWorker *me)
+{
+    Search *s = work;
+    while (ed_team_take(me, 1, s->session->lines))
+        for (int i = me->next; i < me->end; i++)
+            top(s->session->model, ed_session_logits(s->session, i), s->k, s->ids + i * s->k,
+                s->values + i * s->k);
+}
+
+void ed_session_topk(EdSession *session, int k, int32_t *ids, float *values)
+{
+    Search search = {session, ids, values, k};
+    if (session->lines)
+        ed_team_run(session->model->team, find_top, &search);
+}

@@ -1,0 +1,257 @@
+"""One conversation with a model in native form; see `edgedec.contracts.Session`.
+
+The tree says who sees whom; the C engine computes and holds keys and values. Row h of the living
+lies behind the trunk at index len(trunk) + h, so nothing but sets of handles passes between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgedec.contracts import Layers, Rows, Want
+from edgedec.errors import InputError, UsageError
+from edgedec.rowsets import check_hidden, layer_set
+from edgedec.rowtree import Call, RowTree
+from edgedec.runtimes import _state
+from edgedec.runtimes._result import chosen_rows
+
+from ._engine import Refused, Session
+from .result import NativeResult
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgedec.contracts import Floats, Ints
+
+    from .engine import Native
+
+_ANY = Want()
+_NONE = np.zeros(0, np.int32)
+
+
+class NativeSession:
+    """A trunk, living rows, and their keys and values in the C engine."""
+
+    def __init__(self, engine: Native) -> None:
+        self._engine = engine
+        self._model = engine.architecture
+        spare = engine.capabilities.max_rows
+        tree = RowTree(self._model.layers, self._model.limits.context, spare, compact=True)
+        self._whole = np.array([[0, self._model.layers]], np.int32)
+        self._adopt(tree)
+
+    def _adopt(self, tree: RowTree) -> None:
+        """Begin anew with a tree and memory that nothing has touched."""
+        from .engine import KV_TYPES
+
+        self._tree = tree
+        capacity = self._model.limits.context + self._engine.capabilities.max_rows
+        kind = KV_TYPES.index(self._engine.kv_type)
+        try:
+            self._session = Session(self._engine.model, kind, capacity)
+        except Refused as error:
+            raise InputError(f"there is no room for a session: {error}") from None
+        self._leaving: dict[int, Floats] = {}
+        self._latest: NativeResult | None = None
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        """The token ids of the trunk."""
+        return self._tree.tokens
+
+    # --- steps -----------------------------------------------------------------------------------
+
+    def step(
+        self, rows: Rows, layers: Layers | None = None, want: Want | None = None
+    ) -> NativeResult:
+        """Run new rows; with `hidden` at layer 0 they stand in place of token embeddings."""
+        engine, want = self._engine, want or _ANY
+        run, chosen = self._plan(len(rows.tokens), layers, want)
+        if rows.hidden is not None:
+            self._check_vectors(rows.hidden)
+        elif not run & 1:
+            raise UsageError("rows that do not begin at layer 0 need hidden vectors")
+        call = self._tree.place(rows, run, engine.ids)
+        return self._run(call, run, layers, (chosen, want.hidden), rows)
+
+    def resume(
+        self, handles: Sequence[int], layers: Layers, want: Want | None = None
+    ) -> NativeResult:
+        """Run living rows, which ran the layers before, through further layers."""
+        want = want or _ANY
+        run, chosen = self._plan(len(handles), layers, want)
+        missing = [handle for handle in handles if handle not in self._leaving]
+        call = self._tree.resume(handles, run)
+        if missing:
+            self._tree.withdraw(call)
+            raise UsageError(f"row {missing[0]} has not left the model early: nothing to resume")
+        vectors = np.stack([self._leaving[handle] for handle in handles])
+        rows = Rows(_NONE, _NONE, hidden=vectors)
+        return self._run(call, run, layers, (chosen, want.hidden), rows)
+
+    def _plan(
+        self, count: int, layers: Layers | None, want: Want
+    ) -> tuple[int, tuple[int, ...] | None]:
+        capabilities = self._engine.capabilities
+        _ = self._engine.model  # refuses if it was closed
+        if count > capabilities.max_rows:
+            raise InputError(f"a step of {count} rows; at most {capabilities.max_rows} fit")
+        run = layer_set(layers, self._model.layers, capabilities.cuts)
+        if want.hidden:
+            check_hidden(want.hidden, run, capabilities.hidden_layers)
+        return run, chosen_rows(want.logits, count)
+
+    def _check_vectors(self, vectors: Floats) -> None:
+        width = self._model.embed.dim
+        if vectors.ndim != 2 or vectors.shape[1] != width:
+            raise UsageError(f"hidden vectors are [n, {width}], these {vectors.shape}")
+
+    def _run(
+        self,
+        call: Call,
+        run: int,
+        layers: Layers | None,
+        want: tuple[tuple[int, ...] | None, tuple[int, ...]],
+        rows: Rows,
+    ) -> NativeResult:
+        chosen, hidden = want
+        # The engine takes rows in the order of their handles.
+        order = np.argsort(call.handles, kind="stable") if rows.tokens is _NONE else None
+        count, top = len(call.slots), run.bit_length()
+        shown = sorted({*hidden, *((top,) if top < self._model.layers else ())})
+        states = np.empty((len(shown), count, self._model.embed.dim), np.float32)
+        heads = np.arange(count) if chosen is None else np.array(chosen)
+        try:
+            self._compute(call, rows, layers, (heads, shown, states), order)
+        except BaseException:
+            self._tree.withdraw(call)
+            raise
+        by_layer = dict(zip(shown, states, strict=True))
+        if top < self._model.layers:
+            self._leaving.update(zip(call.handles, by_layer[top], strict=True))
+        return self._result(call, chosen, {layer: by_layer[layer] for layer in hidden})
+
+    def _compute(
+        self,
+        call: Call,
+        rows: Rows,
+        layers: Layers | None,
+        want: tuple[NDArray[np.integer], list[int], Floats],
+        order: NDArray[np.intp] | None,
+    ) -> None:
+        heads, shown, states = want
+        handles = np.array(call.handles, np.int32)
+        visible = self._visible(call, handles)
+        vectors = None if rows.hidden is None else np.ascontiguousarray(rows.hidden, np.float32)
+        tokens = None if vectors is not None else np.ascontiguousarray(rows.tokens, np.int32)
+        positions = call.positions.astype(np.int32)
+        if order is not None:
+            handles, positions = handles[order], positions[order]
+            visible = None if visible is None else np.ascontiguousarray(visible[order])
+            vectors = None if vectors is None else np.ascontiguousarray(vectors[order])
+            heads = np.argsort(order)[heads]
+        learned = self._engine.learned
+        try:
+            self._session.step(
+                len(self._tree.tokens),
+                self._tree.living,
+                self._model.embed.dim,
+                handles,
+                positions,
+                visible,
+                tokens,
+                vectors,
+                learned if len(learned) else None,
+                self._whole if layers is None else _ranges(layers),
+                heads.astype(np.int32),
+                np.array(shown, np.int32),
+                states,
+            )
+        except Refused as error:
+            raise UsageError(f"the engine refuses the step: {error}") from None
+        if order is not None:
+            states[:] = states[:, np.argsort(order)]
+
+    def _visible(self, call: Call, handles: Ints) -> NDArray[np.uint8] | None:
+        """Which living rows each row sees [n, living]; None: all up to itself."""
+        first, count = int(handles[0]), len(handles)
+        chain = call.past.shape[1] == first and call.layers_before == 0
+        if chain and call.past.all() and (count == 1 or _is_lower(call.own)):
+            return None
+        visible = np.zeros((count, self._tree.living), np.uint8)
+        visible[:, : call.past.shape[1]] = call.past
+        visible[:, handles] = call.own
+        return visible
+
+    def _result(
+        self, call: Call, chosen: tuple[int, ...] | None, hidden: dict[int, Floats]
+    ) -> NativeResult:
+        if self._latest is not None:
+            self._latest.latest = False
+        self._latest = NativeResult(self._session, call.handles, chosen, self._model.vocab, hidden)
+        return self._latest
+
+    # --- what stays ------------------------------------------------------------------------------
+
+    def keep(self, leaves: Sequence[int]) -> tuple[int, ...]:
+        """Let the leaves and their ancestors live on; see the contract."""
+        kept = self._tree.keep(leaves)
+        source, target = self._tree.moves
+        if source:
+            self._session.move(np.array(source, np.int32), np.array(target, np.int32))
+        self._leaving.clear()
+        return kept
+
+    def truncate(self, length: int) -> None:
+        """Cut the trunk to its first `length` rows and drop all living rows."""
+        self._tree.truncate(length)
+        self._leaving.clear()
+
+    def encode(self, source: Ints | Floats) -> None:
+        """Refused: the native form holds decoders only."""
+        raise UsageError("this model has no encoder: give it a prompt only")
+
+    def fork(self) -> NativeSession:
+        """A second session with a copy of this trunk; the weights are shared."""
+        other = self._engine.session()
+        tree = self._tree
+        other._take_over(tree.restored(tree.tokens, tree.trunk_positions), self._rows())
+        return other
+
+    def _rows(self) -> bytes:
+        return self._session.get(len(self._tree.tokens))
+
+    def save(self, path: Path) -> None:
+        """Write the trunk with its keys and values to a safetensors file."""
+        tensors: _state.Tensors = {
+            "tokens": np.array(self.tokens, np.int64),
+            "positions": self._tree.trunk_positions,
+            "rows": np.frombuffer(self._rows(), np.uint8),
+        }
+        _state.write(path, tensors, self._engine.identity)
+
+    def load(self, path: Path) -> None:
+        """Take over a saved trunk; what was here is dropped."""
+        limits = (self._model.limits.context, self._engine.ids)
+        found = _state.read(path, self._engine.identity, self._shapes, limits)
+        tree = self._tree.restored(found["tokens"].tolist(), found["positions"])
+        self._take_over(tree, found["rows"])
+
+    def _shapes(self, count: int) -> dict[str, tuple[int, ...]]:
+        return {"rows": (len(self._session.get(1)) * count,)}
+
+    def _take_over(self, tree: RowTree, rows: bytes | NDArray[np.uint8]) -> None:
+        self._adopt(tree)
+        self._session.set(tree.trunk_positions.astype(np.int32), rows)
+
+
+def _ranges(layers: Layers) -> Ints:
+    return np.array([[part.start, part.stop] for part in layers], np.int32)
+
+
+def _is_lower(own: NDArray[np.bool_]) -> bool:
+    return bool((own == np.tri(len(own), dtype=np.bool_)).all())
