@@ -24,7 +24,7 @@ class Session:
         ranges: Any,
         head_rows: Any,
         hidden_layers: Any,
-        hidden: Any | None,
+        hidden: Any,
         /,
     ) -> None: ...
     def logits(self, line: int, out: Any, /) -> None: ...

@@ -32,8 +32,8 @@ static int first_chunk(const EdRun *run, const EdLayer *la)
     for (; chunk < last; chunk++) {
         int latest = 0;
         for (int i = 0; i < ED_CHUNK; i++)
-            latest = positions[chunk * ED_CHUNK + i] > latest ? positions[chunk * ED_CHUNK + i]
-                                                              : latest;
+            latest =
+                positions[chunk * ED_CHUNK + i] > latest ? positions[chunk * ED_CHUNK + i] : latest;
         if (earliest - latest < la->window)
             break;
     }

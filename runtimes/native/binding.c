@@ -1,4 +1,5 @@
-/* The engine as a Python module: buffers in, buffers out, and the GIL released while it computes. */
+/* The engine as a Python module: buffers in, buffers out, and the GIL released while it computes.
+ */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
@@ -25,8 +26,6 @@ static PyObject *fail(const char *message)
     return NULL;
 }
 
-/* --- model ---------------------------------------------------------------------------------- */
-
 static PyObject *model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"spec", "data", "isa", "threads", NULL};
@@ -44,8 +43,8 @@ static PyObject *model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     self->data = data;
-    self->model = ed_model_open(spec.buf, (size_t)spec.len, data.buf, (size_t)data.len, isa,
-                                threads, error);
+    self->model =
+        ed_model_open(spec.buf, (size_t)spec.len, data.buf, (size_t)data.len, isa, threads, error);
     PyBuffer_Release(&spec);
     if (self->model)
         return (PyObject *)self;
@@ -83,8 +82,6 @@ static PyType_Slot model_slots[] = {
 
 static PyType_Spec model_type = {"edgedec.runtimes.native._engine.Model", sizeof(Model), 0,
                                  Py_TPFLAGS_DEFAULT, model_slots};
-
-/* --- session -------------------------------------------------------------------------------- */
 
 static PyObject *session_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -129,51 +126,44 @@ static int begin(Session *self)
 }
 
 /* The buffers of a step, in the order in which Python gives them. */
-enum { HANDLES, POSITIONS, VISIBLE, TOKENS, VECTORS, LEARNED, RANGES, HEAD_ROWS, LAYERS, HIDDEN,
-       BUFFERS };
+enum {
+    HANDLES,
+    POSITIONS,
+    VISIBLE,
+    TOKENS,
+    VECTORS,
+    LEARNED,
+    RANGES,
+    HEAD_ROWS,
+    LAYERS,
+    HIDDEN,
+    BUFFERS
+};
 
-typedef struct {
-    Py_buffer views[BUFFERS];
-    int count;
-} Views;
-
-static void release(Views *views)
+/* NULL with an exception, or None. */
+static PyObject *ended(const char *problem)
 {
-    for (int i = 0; i < views->count; i++)
-        if (views->views[i].obj)
-            PyBuffer_Release(&views->views[i]);
-}
-
-static int acquire(Views *views, PyObject *const *objects)
-{
-    for (views->count = 0; views->count < BUFFERS; views->count++) {
-        Py_buffer *view = &views->views[views->count];
-        int flags = views->count == HIDDEN ? PyBUF_CONTIG : PyBUF_CONTIG_RO;
-        memset(view, 0, sizeof *view);
-        if (objects[views->count] != Py_None &&
-            PyObject_GetBuffer(objects[views->count], view, flags)) {
-            release(views);
-            return -1;
-        }
-    }
-    return 0;
+    if (PyErr_Occurred())
+        return NULL;
+    if (problem)
+        return fail(problem);
+    Py_RETURN_NONE;
 }
 
 /* Numbers of `size` bytes in a buffer. */
-static int32_t length(const Views *views, int which, size_t size)
+static int32_t length(const Py_buffer *view, size_t size)
 {
-    return (int32_t)((size_t)views->views[which].len / size);
+    return (int32_t)((size_t)view->len / size);
 }
 
-static int has(const Views *views, int which, size_t bytes)
+static int has(const Py_buffer *view, size_t bytes)
 {
-    return (size_t)views->views[which].len >= bytes;
+    return !view->obj || (size_t)view->len >= bytes;
 }
 
-static const char *fill(EdStep *step, const Views *views, int trunk, int living, int dim)
+static const char *fill(EdStep *step, const Py_buffer *v, int trunk, int living, int dim)
 {
-    const Py_buffer *v = views->views;
-    size_t rows = (size_t)length(views, HANDLES, 4), vectors = rows * (size_t)dim * 4;
+    size_t rows = (size_t)length(&v[HANDLES], 4), vectors = rows * (size_t)dim * 4;
     *step = (EdStep){
         .rows = (int32_t)rows,
         .trunk = trunk,
@@ -184,172 +174,157 @@ static const char *fill(EdStep *step, const Views *views, int trunk, int living,
         .tokens = v[TOKENS].buf,
         .vectors = v[VECTORS].buf,
         .learned = v[LEARNED].buf,
-        .learned_count = length(views, LEARNED, (size_t)dim * 4),
+        .learned_count = length(&v[LEARNED], (size_t)dim * 4),
         .ranges = v[RANGES].buf,
-        .range_count = length(views, RANGES, 8),
+        .range_count = length(&v[RANGES], 8),
         .head_rows = v[HEAD_ROWS].buf,
-        .head_count = length(views, HEAD_ROWS, 4),
+        .head_count = length(&v[HEAD_ROWS], 4),
         .hidden_layers = v[LAYERS].buf,
-        .hidden_count = length(views, LAYERS, 4),
+        .hidden_count = length(&v[LAYERS], 4),
         .hidden = v[HIDDEN].buf,
     };
-    if (!has(views, POSITIONS, rows * 4))
+    if (!has(&v[POSITIONS], rows * 4))
         return "a step needs a position for each row";
-    if (v[VISIBLE].obj && (living < 0 || !has(views, VISIBLE, rows * (size_t)living)))
+    if (living < 0 || !has(&v[VISIBLE], rows * (size_t)living))
         return "visible must be [rows, living]";
-    if ((v[TOKENS].obj && !has(views, TOKENS, rows * 4)) ||
-        (v[VECTORS].obj && !has(views, VECTORS, vectors)))
+    if (!has(&v[TOKENS], rows * 4) || !has(&v[VECTORS], vectors))
         return "a step needs a token or a vector for each row";
-    if (!has(views, HIDDEN, (size_t)step->hidden_count * vectors))
+    if (!has(&v[HIDDEN], (size_t)step->hidden_count * vectors))
         return "hidden must be [layers, rows, dim]";
     return NULL;
 }
 
 static PyObject *session_step(Session *self, PyObject *args)
 {
-    PyObject *objects[BUFFERS];
-    int trunk, living, dim, status;
+    int trunk, living, dim, status = 0;
     const char *problem;
     char error[ED_ERROR_SIZE];
+    Py_buffer v[BUFFERS];
     EdStep step;
-    Views views;
-    if (!PyArg_ParseTuple(args, "iiiOOOOOOOOOO", &trunk, &living, &dim, &objects[0], &objects[1],
-                          &objects[2], &objects[3], &objects[4], &objects[5], &objects[6],
-                          &objects[7], &objects[8], &objects[9]))
+    if (!PyArg_ParseTuple(args, "iiiy*y*z*z*z*z*y*y*y*w*", &trunk, &living, &dim, &v[0], &v[1],
+                          &v[2], &v[3], &v[4], &v[5], &v[6], &v[7], &v[8], &v[9]))
         return NULL;
-    if (dim != ed_model_dim(self->model->model))
-        return fail("vectors have another width than the model");
-    if (acquire(&views, objects))
-        return NULL;
-    problem = fill(&step, &views, trunk, living, dim);
-    if (problem || begin(self)) {
-        release(&views);
-        return problem ? fail(problem) : NULL;
+    problem = dim == ed_model_dim(self->model->model) ? fill(&step, v, trunk, living, dim)
+                                                      : "vectors have another width than the model";
+    if (!problem && !begin(self)) {
+        Py_BEGIN_ALLOW_THREADS status = ed_session_step(self->session, &step, error);
+        Py_END_ALLOW_THREADS self->busy = 0;
     }
-    Py_BEGIN_ALLOW_THREADS
-    status = ed_session_step(self->session, &step, error);
-    Py_END_ALLOW_THREADS
-    self->busy = 0;
-    release(&views);
-    if (status)
-        return fail(error);
-    Py_RETURN_NONE;
+    for (int i = 0; i < BUFFERS; i++)
+        PyBuffer_Release(&v[i]);
+    return ended(status ? error : problem);
 }
 
 static PyObject *session_logits(Session *self, PyObject *args)
 {
-    int line;
-    Py_buffer out;
+    const char *problem = NULL;
     const float *logits;
+    Py_buffer out;
+    int line;
     if (!PyArg_ParseTuple(args, "iw*", &line, &out))
         return NULL;
-    logits = ed_session_logits(self->session, line);
-    if (logits)
-        memcpy(out.buf, logits,
-               (size_t)out.len < ed_session_line(self->session) ? (size_t)out.len
-                                                                : ed_session_line(self->session));
+    if (!begin(self)) {
+        logits = ed_session_logits(self->session, line);
+        if (!logits || (size_t)out.len < ed_session_line(self->session))
+            problem = "the latest step gave no such line of logits, or it does not fit";
+        else
+            memcpy(out.buf, logits, ed_session_line(self->session));
+        self->busy = 0;
+    }
     PyBuffer_Release(&out);
-    if (!logits)
-        return fail("the latest step gave no such line of logits");
-    Py_RETURN_NONE;
+    return ended(problem);
 }
 
 static PyObject *session_argmax(Session *self, PyObject *args)
 {
+    const char *problem = NULL;
     Py_buffer out;
-    int fits;
     if (!PyArg_ParseTuple(args, "w*", &out))
         return NULL;
-    fits = out.len >= 4 * (Py_ssize_t)ed_session_lines(self->session);
-    if (fits && !begin(self)) {
-        Py_BEGIN_ALLOW_THREADS
-        ed_session_argmax(self->session, out.buf);
-        Py_END_ALLOW_THREADS
-        self->busy = 0;
+    if (out.len < 4 * (Py_ssize_t)ed_session_lines(self->session)) {
+        problem = "too little room for the result";
+    } else if (!begin(self)) {
+        Py_BEGIN_ALLOW_THREADS ed_session_argmax(self->session, out.buf);
+        Py_END_ALLOW_THREADS self->busy = 0;
     }
     PyBuffer_Release(&out);
-    if (PyErr_Occurred())
-        return NULL;
-    if (!fits)
-        return fail("too little room for the result");
-    Py_RETURN_NONE;
+    return ended(problem);
 }
 
 static PyObject *session_topk(Session *self, PyObject *args)
 {
+    const char *problem = NULL;
     Py_buffer ids, values;
-    int k, fits;
+    Py_ssize_t room;
+    int k;
     if (!PyArg_ParseTuple(args, "iw*w*", &k, &ids, &values))
         return NULL;
-    fits = k > 0 && ids.len >= 4 * (Py_ssize_t)k * ed_session_lines(self->session) &&
-           values.len >= 4 * (Py_ssize_t)k * ed_session_lines(self->session);
-    if (fits && !begin(self)) {
-        Py_BEGIN_ALLOW_THREADS
-        ed_session_topk(self->session, k, ids.buf, values.buf);
-        Py_END_ALLOW_THREADS
-        self->busy = 0;
+    room = 4 * (Py_ssize_t)k * ed_session_lines(self->session);
+    if (k < 1 || ids.len < room || values.len < room) {
+        problem = "too little room for the result";
+    } else if (!begin(self)) {
+        Py_BEGIN_ALLOW_THREADS ed_session_topk(self->session, k, ids.buf, values.buf);
+        Py_END_ALLOW_THREADS self->busy = 0;
     }
     PyBuffer_Release(&ids);
     PyBuffer_Release(&values);
-    if (PyErr_Occurred())
-        return NULL;
-    if (!fits)
-        return fail("too little room for the result");
-    Py_RETURN_NONE;
+    return ended(problem);
 }
 
 static PyObject *session_move(Session *self, PyObject *args)
 {
-    Py_buffer from, to;
+    const char *problem = NULL;
     char error[ED_ERROR_SIZE];
-    int status = -1;
+    Py_buffer from, to;
     if (!PyArg_ParseTuple(args, "y*y*", &from, &to))
         return NULL;
-    if (from.len == to.len && !begin(self)) {
-        status = ed_session_move(self->session, from.buf, to.buf, (int)(from.len / 4), error);
+    if (from.len != to.len) {
+        problem = "rows move one by one";
+    } else if (!begin(self)) {
+        if (ed_session_move(self->session, from.buf, to.buf, (int)(from.len / 4), error))
+            problem = error;
         self->busy = 0;
-    } else if (from.len != to.len) {
-        strcpy(error, "rows move one by one");
     }
     PyBuffer_Release(&from);
     PyBuffer_Release(&to);
-    if (PyErr_Occurred())
-        return NULL;
-    if (status)
-        return fail(error);
-    Py_RETURN_NONE;
+    return ended(problem);
 }
 
 static PyObject *session_get(Session *self, PyObject *args)
 {
-    int count;
     PyObject *bytes;
+    int count;
     if (!PyArg_ParseTuple(args, "i", &count))
         return NULL;
     if (count < 0 || count > ed_session_capacity(self->session))
         return fail("there are not so many rows");
+    if (begin(self))
+        return NULL;
     bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)ed_session_bytes(self->session, count));
     if (bytes)
         ed_session_get(self->session, count, PyBytes_AS_STRING(bytes));
+    self->busy = 0;
     return bytes;
 }
 
 static PyObject *session_set(Session *self, PyObject *args)
 {
+    const char *problem = NULL;
     Py_buffer positions, bytes;
-    int count, fits;
+    int count;
     if (!PyArg_ParseTuple(args, "y*y*", &positions, &bytes))
         return NULL;
     count = (int)(positions.len / 4);
-    fits = count <= ed_session_capacity(self->session) &&
-           (size_t)bytes.len == ed_session_bytes(self->session, count);
-    if (fits)
+    if (count > ed_session_capacity(self->session) ||
+        (size_t)bytes.len != ed_session_bytes(self->session, count)) {
+        problem = "the saved rows have another size than this session's";
+    } else if (!begin(self)) {
         ed_session_set(self->session, count, positions.buf, bytes.buf);
+        self->busy = 0;
+    }
     PyBuffer_Release(&positions);
     PyBuffer_Release(&bytes);
-    if (!fits)
-        return fail("the saved rows have another size than this session's");
-    Py_RETURN_NONE;
+    return ended(problem);
 }
 
 static PyMethodDef session_methods[] = {
@@ -375,8 +350,6 @@ static PyType_Slot session_slots[] = {
 
 static PyType_Spec session_type = {"edgedec.runtimes.native._engine.Session", sizeof(Session), 0,
                                    Py_TPFLAGS_DEFAULT, session_slots};
-
-/* --- module --------------------------------------------------------------------------------- */
 
 static PyObject *isas(PyObject *self, PyObject *unused)
 {

@@ -98,24 +98,24 @@ int ed_session_capacity(const EdSession *session);
 
 /* The rows of one step. */
 typedef struct {
-    int32_t rows;              /* n, at least 1 */
-    int32_t trunk;             /* rows of the trunk */
-    int32_t living;            /* living rows, those of this step included */
-    const int32_t *handles;    /* [n], rising */
-    const int32_t *positions;  /* [n] */
-    const uint8_t *visible;    /* [n, living] living rows that a row sees, itself included;
-                                  NULL: those up to itself */
-    const int32_t *tokens;     /* [n], or NULL where the rows enter as vectors */
-    const float *vectors;      /* [n, dim] embeddings (before layer 0) or hidden states */
-    const float *learned;      /* [learned_count, dim] embeddings of the ids from vocab on */
+    int32_t rows;             /* n, at least 1 */
+    int32_t trunk;            /* rows of the trunk */
+    int32_t living;           /* living rows, those of this step included */
+    const int32_t *handles;   /* [n], rising */
+    const int32_t *positions; /* [n] */
+    const uint8_t *visible;   /* [n, living] living rows that a row sees, itself included;
+                                 NULL: those up to itself */
+    const int32_t *tokens;    /* [n], or NULL where the rows enter as vectors */
+    const float *vectors;     /* [n, dim] embeddings (before layer 0) or hidden states */
+    const float *learned;     /* [learned_count, dim] embeddings of the ids from vocab on */
     int32_t learned_count;
-    const int32_t *ranges;     /* [range_count, 2] layers first, last + 1, rising */
+    const int32_t *ranges; /* [range_count, 2] layers first, last + 1, rising */
     int32_t range_count;
-    const int32_t *head_rows;  /* [head_count] rows of the step that get logits */
+    const int32_t *head_rows; /* [head_count] rows of the step that get logits */
     int32_t head_count;
     const int32_t *hidden_layers; /* [hidden_count] layers whose outputs are wanted, rising */
     int32_t hidden_count;
-    float *hidden;             /* [hidden_count, n, dim] where they go; 0 is the embedding */
+    float *hidden; /* [hidden_count, n, dim] where they go; 0 is the embedding */
 } EdStep;
 
 /* Keys and values of the rows are stored, the trunk does not change. Fails without having computed

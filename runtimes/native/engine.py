@@ -9,6 +9,7 @@ import numpy as np
 from edgedec.bundle import Bundle
 from edgedec.contracts import Capabilities
 from edgedec.errors import BundleError, UsageError
+from edgedec.runtimes import _learned
 
 from . import spec
 from ._engine import Model, Refused
@@ -94,13 +95,10 @@ class Native:
         """The embeddings [count, D] that ids V, V + 1, ... stand for.
 
         Raises:
-            UsageError: another width than the model's.
+            UsageError: another width than the model's, or no vector.
         """
-        learned = np.array(vectors, np.float32, order="C")
-        width = self.architecture.embed.dim
-        if learned.ndim != 2 or learned.shape[1] != width or not len(learned):
-            raise UsageError(f"learned embeddings are [count, {width}], these {learned.shape}")
-        self.learned, self.ids = learned, self.architecture.vocab + len(learned)
+        self.learned = _learned.checked(vectors, self.architecture.embed.dim)
+        self.ids = self.architecture.vocab + len(self.learned)
 
     def close(self) -> None:
         """Give the weights back, once its sessions are gone too."""

@@ -55,8 +55,8 @@ static void open_group(const EdRun *run, Group *group, int number, const EdEntry
         int row = number * ED_GROUP + r;
         group->x[r] = row_of(run->buffers->x, entry->which ? entry->which[row] : row, dim);
         if (entry->norm)
-            group->spread[r] = run->kernels->spread(group->x[r], dim, entry->norm->kind,
-                                                    entry->norm->eps);
+            group->spread[r] =
+                run->kernels->spread(group->x[r], dim, entry->norm->kind, entry->norm->eps);
     }
 }
 

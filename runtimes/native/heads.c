@@ -48,8 +48,8 @@ static void query(const EdRun *run, const EdLayer *la, int row, int head)
 static void key_and_value(const EdRun *run, const EdLayer *la, int layer, int row, int head)
 {
     EdBuffers *b = run->buffers;
-    size_t at = (size_t)row * (size_t)run->session->widths.keys +
-                (size_t)head * (size_t)la->head_dim;
+    size_t at =
+        (size_t)row * (size_t)run->session->widths.keys + (size_t)head * (size_t)la->head_dim;
     float key[ED_MOST_HEAD_DIM], value[ED_MOST_HEAD_DIM];
     size_t rest = (size_t)(ed_padded(la->head_dim, 16) - la->head_dim) * sizeof *key;
     memset(key + la->head_dim, 0, rest);

@@ -42,9 +42,9 @@ typedef struct {
 /* out [n][32]: the products of n rows with two tiles. `chunks` is the block size / 32. */
 typedef void EdProduct(const EdTile *pair, const EdRows *rows, int blocks, int chunks, float *out);
 
-/* What attention multiplies: out[q][j] = sum over i < inner of a[q][i] * b[i][j], in the order of i,
- * for j < columns (a multiple of 16). Lines of a have `stride` numbers, those of b and out `width`.
- * The next b lies 64 * head numbers behind this one. */
+/* What attention multiplies: out[q][j] = sum over i < inner of a[q][i] * b[i][j], in the order of
+ * i, for j < columns (a multiple of 16). Lines of a have `stride` numbers, those of b and out
+ * `width`. The next b lies 64 * head numbers behind this one. */
 typedef struct {
     int stride, queries, inner, width, columns, head;
 } EdMixShape;

@@ -23,11 +23,9 @@ typedef struct {
     int8x16_t a, b, c, d;
 } Vb;
 
-#define ED_BY_4(operation, x, y)                                                                   \
-    {                                                                                              \
-        operation((x).a, (y).a), operation((x).b, (y).b), operation((x).c, (y).c),                 \
-            operation((x).d, (y).d)                                                                \
-    }
+#define ED_BY_4(operation, x, y)                                                \
+    {operation((x).a, (y).a), operation((x).b, (y).b), operation((x).c, (y).c), \
+     operation((x).d, (y).d)}
 
 static inline Vf vf_load(const float *from)
 {
@@ -155,8 +153,7 @@ static inline Vf vf_from_vi(Vi v)
 
 static inline Vi vi_from_vf(Vf v)
 {
-    return (Vi){vcvtnq_s32_f32(v.a), vcvtnq_s32_f32(v.b), vcvtnq_s32_f32(v.c),
-                vcvtnq_s32_f32(v.d)};
+    return (Vi){vcvtnq_s32_f32(v.a), vcvtnq_s32_f32(v.b), vcvtnq_s32_f32(v.c), vcvtnq_s32_f32(v.d)};
 }
 
 static inline float32x4_t times_power_4(float32x4_t x, float32x4_t shifted)

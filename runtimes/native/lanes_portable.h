@@ -244,16 +244,16 @@ static inline int32_t vi_signed_start(int32_t sum8)
 /* sum += 4 bytes of each lane of w (0..15) times the 4 signed bytes that each lane of x repeats. */
 static inline Vi vi_dot_nibbles(Vi sum, Vb w, Vi x)
 {
-    ED_EACH for (int j = 0; j < 4; j++)
-        sum.lane[i] += w.byte[4 * i + j] * (int8_t)(x.lane[i] >> 8 * j);
+    ED_EACH for (int j = 0; j < 4; j++) sum.lane[i] +=
+        w.byte[4 * i + j] * (int8_t)(x.lane[i] >> 8 * j);
     return sum;
 }
 
 /* The same with signed bytes. */
 static inline Vi vi_dot_signed(Vi sum, Vb w, Vi x)
 {
-    ED_EACH for (int j = 0; j < 4; j++)
-        sum.lane[i] += (int8_t)w.byte[4 * i + j] * (int8_t)(x.lane[i] >> 8 * j);
+    ED_EACH for (int j = 0; j < 4; j++) sum.lane[i] +=
+        (int8_t)w.byte[4 * i + j] * (int8_t)(x.lane[i] >> 8 * j);
     return sum;
 }
 

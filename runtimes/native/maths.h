@@ -52,16 +52,13 @@ static inline Vf vf_activate(Vf x, int activation)
 {
     Vf one = vf_set1(1.0f), half = vf_mul(x, vf_set1(0.5f)), cube;
     switch (activation) {
-    case ED_SILU:
-        return vf_div(x, vf_add(one, vf_exp(vf_sub(vf_set1(0.0f), x))));
-    case ED_GELU:
-        return vf_mul(half, vf_add(one, vf_erf(vf_mul(x, vf_set1(0.70710678f)))));
+    case ED_SILU: return vf_div(x, vf_add(one, vf_exp(vf_sub(vf_set1(0.0f), x))));
+    case ED_GELU: return vf_mul(half, vf_add(one, vf_erf(vf_mul(x, vf_set1(0.70710678f)))));
     case ED_GELU_TANH:
         cube = vf_mul(vf_mul(x, x), x);
         cube = vf_mul(vf_fma(cube, vf_set1(0.044715f), x), vf_set1(0.79788456f));
         return vf_mul(half, vf_add(one, vf_tanh(cube)));
-    default:
-        return vf_max(x, vf_set1(0.0f));
+    default: return vf_max(x, vf_set1(0.0f));
     }
 }
 

@@ -15,7 +15,8 @@ typedef struct {
     int parts, turn;
 } Asking;
 
-static inline Asking asking(const void *b, size_t chunk, size_t line, int inner, int part, int parts)
+static inline Asking asking(const void *b, size_t chunk, size_t line, int inner, int part,
+                            int parts)
 {
     size_t first = (size_t)(part * inner / parts) * line;
     return (Asking){(uintptr_t)b + chunk + first, line, parts, 0};
@@ -87,14 +88,14 @@ static inline int queries_next(int left)
 }
 
 /* A call for each number of queries, which must be known to keep sums in registers. */
-#define ED_FOR_QUERIES(count, call)                                                                \
-    switch (count) {                                                                               \
-    case 1: call(1); break;                                                                        \
-    case 2: call(2); break;                                                                        \
-    case 3: call((LANES_QUERIES < 3 ? 1 : 3)); break;                                              \
-    case 4: call((LANES_QUERIES < 4 ? 1 : 4)); break;                                              \
-    case 5: call((LANES_QUERIES < 5 ? 1 : 5)); break;                                              \
-    default: call((LANES_QUERIES < 6 ? 1 : 6)); break;                                             \
+#define ED_FOR_QUERIES(count, call)                    \
+    switch (count) {                                   \
+    case 1: call(1); break;                            \
+    case 2: call(2); break;                            \
+    case 3: call((LANES_QUERIES < 3 ? 1 : 3)); break;  \
+    case 4: call((LANES_QUERIES < 4 ? 1 : 4)); break;  \
+    case 5: call((LANES_QUERIES < 5 ? 1 : 5)); break;  \
+    default: call((LANES_QUERIES < 6 ? 1 : 6)); break; \
     }
 
 /* V vectors of columns for all queries. For more queries than registers hold, b is turned into
@@ -114,10 +115,10 @@ ED_INLINE void mix_columns(const EdMixShape *s, const float *a, const uint16_t *
         float *to = out + q * s->width;
         Asking ahead = asking(b, chunk, line, s->inner, part++, parts);
         next = queries_next(s->queries - q);
-#define ED_CALL(Q)                                                                                 \
-    if (few)                                                                                       \
-        mix_halves(s, from, b, to, ahead, Q, V);                                                          \
-    else                                                                                           \
+#define ED_CALL(Q)                               \
+    if (few)                                     \
+        mix_halves(s, from, b, to, ahead, Q, V); \
+    else                                         \
         mix_floats(s, from, floats, 16 * V, to, ahead, Q, V)
         ED_FOR_QUERIES(next, ED_CALL)
 #undef ED_CALL
@@ -134,8 +135,7 @@ static void mix(const EdMixShape *s, const float *a, const uint16_t *b, float *o
 }
 
 ED_INLINE void mix_bytes_part(const EdMixShape *s, const int8_t *a, const int32_t *sums,
-                              const int8_t *b, int32_t *out, Asking ahead, const int Q,
-                              const int V)
+                              const int8_t *b, int32_t *out, Asking ahead, const int Q, const int V)
 {
     Vi sum[LANES_QUERIES][LANES_VECTORS];
     for (int q = 0; q < Q; q++)
@@ -169,10 +169,10 @@ ED_INLINE void mix_bytes_columns(const EdMixShape *s, const int8_t *a, const int
         int32_t *to = out + q * s->width;
         Asking ahead = asking(b, chunk, line, s->inner / 2, part++, parts);
         next = queries_next(s->queries - q);
-#define ED_CALL(Q)                                                                                 \
-    if (sums)                                                                                      \
-        mix_bytes_part(s, from, sums + q, b, to, ahead, Q, V);                                            \
-    else                                                                                           \
+#define ED_CALL(Q)                                             \
+    if (sums)                                                  \
+        mix_bytes_part(s, from, sums + q, b, to, ahead, Q, V); \
+    else                                                       \
         mix_bytes_part(s, from, NULL, b, to, ahead, Q, V)
         ED_FOR_QUERIES(next, ED_CALL)
 #undef ED_CALL

@@ -141,8 +141,8 @@ void ed_enter(EdProgram *program, EdWorker *me, const EdEntry *entry);
 /* embed.c */
 void ed_embed(EdRun *run, EdWorker *me);
 
-/* product.c: packed rows times one or more matrices of the same inputs. What ED_ACTIVATE and ED_GATE
- * make is packed for the matrix `next`. */
+/* product.c: packed rows times one or more matrices of the same inputs. What ED_ACTIVATE and
+ * ED_GATE make is packed for the matrix `next`. */
 typedef enum { ED_PUT, ED_ADD, ED_ACTIVATE, ED_GATE } EdFinish;
 
 typedef struct {
@@ -163,8 +163,8 @@ typedef struct {
 } EdProducts;
 
 void ed_products(EdRun *run, EdWorker *me, const EdProducts *products);
-/* Row `row` of `rows` as the matrix `like` reads it; one block of it, x being the block's numbers; the
- * same block of all rows of a group, lines of x being `stride` numbers long. */
+/* Row `row` of `rows` as the matrix `like` reads it; one block of it, x being the block's numbers;
+ * the same block of all rows of a group, lines of x being `stride` numbers long. */
 void ed_pack_row(const EdRun *run, EdRows *to, const EdMatrix *like, const float *x, int row,
                  int rows);
 void ed_pack_block(const EdRun *run, EdRows *to, const EdMatrix *like, const float *x, int block,

@@ -94,14 +94,15 @@ void ed_piece_place(EdPiece *piece, const EdStep *step, unsigned char *scratch)
 /* Scores of all queries with the first `columns` of the 64 rows in one chunk of the store. */
 static void score(const EdPiece *piece, int chunk, int columns, float *out)
 {
-    const EdMixShape shape = {piece->dim, piece->count, piece->dim, ED_CHUNK,
-                              ed_padded(columns, 16), piece->dim};
+    const EdMixShape shape = {piece->dim, piece->count,           piece->dim,
+                              ED_CHUNK,   ed_padded(columns, 16), piece->dim};
     const EdKernels *k = piece->run->kernels;
     const EdBuffers *b = piece->run->buffers;
     size_t dim = (size_t)piece->dim, line = line_of(piece);
     size_t at = place_of(piece, chunk) * ED_CHUNK;
     if (!is_bytes(piece)) {
-        k->mix(&shape, b->queries + line * dim, (const uint16_t *)piece->store->keys + at * dim, out);
+        k->mix(&shape, b->queries + line * dim, (const uint16_t *)piece->store->keys + at * dim,
+               out);
         return;
     }
     k->mix_bytes(&shape, b->query_bytes + line * dim, b->query_sums + line,
@@ -213,8 +214,8 @@ static void mix_halves(EdPiece *piece, int chunk)
         memcpy(kept[q] + here, scores + here, (size_t)(ED_CHUNK - here) * sizeof *scores);
         memset(scores + here, 0, (size_t)(ED_CHUNK - here) * sizeof *scores);
     }
-    k->mix(&(EdMixShape){ED_CHUNK, piece->count, inner, piece->dim, piece->dim, piece->dim}, piece->scores,
-           values + at, piece->chunk.mixed);
+    k->mix(&(EdMixShape){ED_CHUNK, piece->count, inner, piece->dim, piece->dim, piece->dim},
+           piece->scores, values + at, piece->chunk.mixed);
     for (int q = 0; q < piece->count; q++) {
         const EdSight *sight = sight_of(piece, q);
         for (int i = straight(sight, chunk); i < ED_CHUNK; i++) {
@@ -236,14 +237,15 @@ static float weigh(const EdPiece *piece, int query, int chunk, int8_t *bytes)
     float scales[ED_CHUNK];
     int here = straight(sight, chunk);
     if (here == ED_CHUNK)
-        return k->weigh(piece->scores + query * ED_CHUNK,
-                        all + place_of(piece, chunk) * ED_CHUNK, bytes);
+        return k->weigh(piece->scores + query * ED_CHUNK, all + place_of(piece, chunk) * ED_CHUNK,
+                        bytes);
     memcpy(scales, all + place_of(piece, chunk) * ED_CHUNK, (size_t)here * sizeof *scales);
     for (int i = here; i < ED_CHUNK; i++) {
         int index = index_at(sight, chunk, i);
-        scales[i] = index < 0 ? 0.0f
-                              : all[place_of(piece, index / ED_CHUNK) * ED_CHUNK +
-                                    (size_t)(index % ED_CHUNK)];
+        scales[i] =
+            index < 0
+                ? 0.0f
+                : all[place_of(piece, index / ED_CHUNK) * ED_CHUNK + (size_t)(index % ED_CHUNK)];
     }
     return k->weigh(piece->scores + query * ED_CHUNK, scales, bytes);
 }
@@ -270,8 +272,8 @@ static void mix_stored(EdPiece *piece, int stored, const int8_t *weights, int32_
 {
     size_t at = place_of(piece, stored) * ED_CHUNK * (size_t)piece->dim;
     piece->run->kernels->mix_bytes(
-        &(EdMixShape){ED_CHUNK, piece->count, ED_CHUNK, piece->dim, piece->dim, piece->dim}, weights, NULL,
-        (const int8_t *)piece->store->values + at, out);
+        &(EdMixShape){ED_CHUNK, piece->count, ED_CHUNK, piece->dim, piece->dim, piece->dim},
+        weights, NULL, (const int8_t *)piece->store->values + at, out);
 }
 
 static void mix_integers(EdPiece *piece, int chunk)
@@ -308,8 +310,7 @@ void ed_piece_chunk(EdPiece *piece, int chunk)
         pick(piece, q, chunk);
     for (int q = 0; is_shaped(piece->layer) && q < piece->count; q++)
         shape_scores(piece, q, chunk);
-    piece->run->kernels->soft(piece->scores, piece->count, piece->chunk.sums,
-                              piece->chunk.largest);
+    piece->run->kernels->soft(piece->scores, piece->count, piece->chunk.sums, piece->chunk.largest);
     if (is_bytes(piece))
         mix_integers(piece, chunk);
     else

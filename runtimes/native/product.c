@@ -127,7 +127,8 @@ static void plain(EdRun *run, EdWorker *me, const EdProducts *p)
     }
 }
 
-/* --- products that go on to the next matrix ---------------------------------------------------- */
+/* --- products that go on to the next matrix ----------------------------------------------------
+ */
 
 /* One tile of gate and up, side by side: act(gate) * up for the rows of a group. */
 static void gated_tile(const EdRun *run, const EdProducts *p, int tile, int group, float *to)
@@ -145,8 +146,7 @@ static void gated_tile(const EdRun *run, const EdProducts *p, int tile, int grou
     for (int r = 0; gate->bias && r < rows; r++)
         run->kernels->add(out + r * ED_PAIR, gate->bias + 16 * tile, 16, out + r * ED_PAIR);
     for (int r = 0; up->bias && r < rows; r++)
-        run->kernels->add(out + r * ED_PAIR + 16, up->bias + 16 * tile, 16,
-                          out + r * ED_PAIR + 16);
+        run->kernels->add(out + r * ED_PAIR + 16, up->bias + 16 * tile, 16, out + r * ED_PAIR + 16);
     run->kernels->gate_rows(out, p->activation, rows, to, WIDEST);
 }
 

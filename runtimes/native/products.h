@@ -120,26 +120,24 @@ ED_INLINE void product(const EdTile *pair, const EdRows *rows, int blocks, int c
 }
 #endif
 
-#define ED_PRODUCT(bits, n)                                                                        \
-    static void product##bits##_##n(const EdTile *pair, const EdRows *rows, int blocks,            \
-                                    int chunks, float *out)                                        \
-    {                                                                                              \
-        product(pair, rows, blocks, chunks, out, bits, n);                                         \
+#define ED_PRODUCT(bits, n)                                                             \
+    static void product##bits##_##n(const EdTile *pair, const EdRows *rows, int blocks, \
+                                    int chunks, float *out)                             \
+    {                                                                                   \
+        product(pair, rows, blocks, chunks, out, bits, n);                              \
     }
-#define ED_PRODUCTS(bits)                                                                          \
-    ED_PRODUCT(bits, 1)                                                                            \
-    ED_PRODUCT(bits, 2)                                                                            \
-    ED_PRODUCT(bits, 3)                                                                            \
-    ED_PRODUCT(bits, 4)                                                                            \
-    ED_PRODUCT(bits, 5)                                                                            \
-    ED_PRODUCT(bits, 6)                                                                            \
-    ED_PRODUCT(bits, 7)                                                                            \
+#define ED_PRODUCTS(bits) \
+    ED_PRODUCT(bits, 1)   \
+    ED_PRODUCT(bits, 2)   \
+    ED_PRODUCT(bits, 3)   \
+    ED_PRODUCT(bits, 4)   \
+    ED_PRODUCT(bits, 5)   \
+    ED_PRODUCT(bits, 6)   \
+    ED_PRODUCT(bits, 7)   \
     ED_PRODUCT(bits, 8)
-#define ED_PRODUCT_TABLE(bits)                                                                     \
-    {                                                                                              \
-        product##bits##_1, product##bits##_2, product##bits##_3, product##bits##_4,                \
-            product##bits##_5, product##bits##_6, product##bits##_7, product##bits##_8             \
-    }
+#define ED_PRODUCT_TABLE(bits)                                                   \
+    {product##bits##_1, product##bits##_2, product##bits##_3, product##bits##_4, \
+     product##bits##_5, product##bits##_6, product##bits##_7, product##bits##_8}
 
 ED_PRODUCTS(4)
 ED_PRODUCTS(8)

@@ -27,8 +27,8 @@ ED_INLINE void chunk4(Vi (*sum)[LANES_TILES], const uint8_t **w, const int8_t *x
             }
         }
         for (int r = 0; r < R; r++)
-            sum[r][t] = (Vi){add_widened(sum[r][t].a, pairs[r].a),
-                             add_widened(sum[r][t].b, pairs[r].b)};
+            sum[r][t] =
+                (Vi){add_widened(sum[r][t].a, pairs[r].a), add_widened(sum[r][t].b, pairs[r].b)};
     }
 }
 

@@ -42,16 +42,10 @@ static void turn(double angle, double magnitude, float *cosine, float *sine)
     double x = fma(-quarters, QUARTER_REST, fma(-quarters, QUARTER, angle));
     double s = sine_of(x), c = cosine_of(x);
     switch ((long long)quarters & 3) {
-    case 0:
-        break;
-    case 1:
-        x = s, s = c, c = -x;
-        break;
-    case 2:
-        s = -s, c = -c;
-        break;
-    default:
-        x = s, s = -c, c = x;
+    case 0: break;
+    case 1: x = s, s = c, c = -x; break;
+    case 2: s = -s, c = -c; break;
+    default: x = s, s = -c, c = x;
     }
     *cosine = (float)(c * magnitude);
     *sine = (float)(s * magnitude);
@@ -63,8 +57,8 @@ static void turn_row(const EdRun *run, int row)
     for (int i = 0; i < model->spec.ropes; i++) {
         const EdRope *rope = &model->ropes[i];
         const double *frequencies = (const double *)(model->data + rope->frequencies);
-        size_t at = ((size_t)i * (size_t)run->rows + (size_t)row) *
-                    (size_t)run->session->widths.pairs;
+        size_t at =
+            ((size_t)i * (size_t)run->rows + (size_t)row) * (size_t)run->session->widths.pairs;
         for (int pair = 0; pair < rope->pairs; pair++)
             turn(run->input->positions[row] * frequencies[pair], rope->magnitude,
                  run->buffers->cosines + at + pair, run->buffers->sines + at + pair);

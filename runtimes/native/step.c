@@ -9,10 +9,8 @@
 /* Products of the rows that were packed first, as the stream was entered, or later. */
 static EdProducts products(const EdRun *run, int later, EdFinish finish)
 {
-    return (EdProducts){.finish = finish,
-                        .rows = run->rows,
-                        .from = run->buffers->packed[later],
-                        .scale = 1.0f};
+    return (EdProducts){
+        .finish = finish, .rows = run->rows, .from = run->buffers->packed[later], .scale = 1.0f};
 }
 
 static void into(EdProducts *p, const EdRun *run, const EdMatrix *m, uint64_t bias, float *out,
@@ -173,8 +171,8 @@ static int check_rows(const EdSession *session, const EdStep *step, char *error)
         if (!step->vectors &&
             (step->tokens[i] < 0 || step->tokens[i] >= spec->vocab + step->learned_count))
             return ed_fail(error, "row %d has token %d", i, step->tokens[i]);
-        if (step->visible && !step->visible[(size_t)i * (size_t)step->living +
-                                            (size_t)step->handles[i]])
+        if (step->visible &&
+            !step->visible[(size_t)i * (size_t)step->living + (size_t)step->handles[i]])
             return ed_fail(error, "row %d does not see itself", i);
     }
     return 0;

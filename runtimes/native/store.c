@@ -59,8 +59,8 @@ static void put_halves(const EdStore *store, size_t chunk, int column, const uin
                        const uint16_t *value)
 {
     uint16_t *keys = (uint16_t *)store->keys + chunk * ED_CHUNK * (size_t)store->dim + column;
-    uint16_t *values = (uint16_t *)store->values + (chunk * ED_CHUNK + (size_t)column) *
-                                                       (size_t)store->dim;
+    uint16_t *values =
+        (uint16_t *)store->values + (chunk * ED_CHUNK + (size_t)column) * (size_t)store->dim;
     for (int i = 0; i < store->dim; i++)
         keys[i * ED_CHUNK] = key[i];
     memcpy(values, value, (size_t)store->dim * sizeof *value);
@@ -70,8 +70,8 @@ static void get_halves(const EdStore *store, size_t chunk, int column, uint16_t 
                        uint16_t *value)
 {
     const uint16_t *keys = (uint16_t *)store->keys + chunk * ED_CHUNK * (size_t)store->dim + column;
-    const uint16_t *values = (uint16_t *)store->values + (chunk * ED_CHUNK + (size_t)column) *
-                                                             (size_t)store->dim;
+    const uint16_t *values =
+        (uint16_t *)store->values + (chunk * ED_CHUNK + (size_t)column) * (size_t)store->dim;
     for (int i = 0; i < store->dim; i++)
         key[i] = keys[i * ED_CHUNK];
     memcpy(value, values, (size_t)store->dim * sizeof *value);

@@ -43,7 +43,7 @@
 
 #define ED_PRAGMA(text) _Pragma(#text)
 #if defined(__clang__)
-#define ED_TARGET(features)                                                                        \
+#define ED_TARGET(features) \
     ED_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
 #define ED_TARGET_END ED_PRAGMA(clang attribute pop)
 #else

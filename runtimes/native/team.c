@@ -257,7 +257,8 @@ int ed_team_take(EdWorker *me, int share, int all)
     Phase *phase = &me->team->progress[me->phase];
     int spins = 0, next = atomic_load_explicit(&phase->taken, memory_order_relaxed);
     while (next < all) {
-        int part = part_of(me->team, share, all - next), end = next + part < all ? next + part : all;
+        int part = part_of(me->team, share, all - next),
+            end = next + part < all ? next + part : all;
         if (atomic_compare_exchange_weak_explicit(&phase->taken, &next, end, memory_order_relaxed,
                                                   memory_order_relaxed)) {
             me->next = next;

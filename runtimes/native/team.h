@@ -12,10 +12,10 @@ typedef struct EdTeam EdTeam;
 /* One member's way through a run. */
 typedef struct {
     EdTeam *team;
-    int index;      /* of the member; 0 is the caller's thread */
-    int phase;      /* where he is */
-    int taken;      /* pieces that he took in this phase */
-    int next, end;  /* those that were taken last: [next, end) */
+    int index;     /* of the member; 0 is the caller's thread */
+    int phase;     /* where he is */
+    int taken;     /* pieces that he took in this phase */
+    int next, end; /* those that were taken last: [next, end) */
 } EdWorker;
 
 typedef void EdWork(void *work, EdWorker *me);

@@ -196,9 +196,8 @@ static void run(const File *spec, const File *data, const File *script, char **w
         return;
     }
     for (int i = 0; i < sessions; i++) {
-        plays[i] = (Play){.model = model,
-                          .next = (const int32_t *)script->bytes,
-                          .kv_type = atoi(words[0])};
+        plays[i] = (Play){
+            .model = model, .next = (const int32_t *)script->bytes, .kv_type = atoi(words[0])};
         if (i && pthread_create(&threads[i], NULL, play_all, &plays[i]))
             stop("no thread", "");
     }

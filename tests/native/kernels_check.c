@@ -94,8 +94,10 @@ static void check_rows(int way)
         for (int i = 0; i < width; i++)
             to[i] = way > 1 ? acted[i] * from[16 + i] : way ? to[i] + from[i] : from[i];
     }
-    same(way > 1 ? "gate_rows" : way ? "add_rows" : "put_rows", got, want,
-         sizeof(float) * (size_t)count);
+    same(way > 1 ? "gate_rows"
+         : way   ? "add_rows"
+                 : "put_rows",
+         got, want, sizeof(float) * (size_t)count);
     free(x);
     free(want);
     free(got);

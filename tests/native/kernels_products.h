@@ -144,8 +144,8 @@ static void check_product(Shape s)
     float scale = between(0, 3) ? 0.1f : 1e-6f, *want, *got;
     EdTile pair[2];
     for (int t = 0; t < 2; t++)
-        pair[t] = (EdTile){.weights = packed(bytes, s.bits),
-                           .scales = halves(16 * s.blocks, scale)};
+        pair[t] =
+            (EdTile){.weights = packed(bytes, s.bits), .scales = halves(16 * s.blocks, scale)};
     want = multiplied(plain, s, pair, &rows);
     got = multiplied(under_test, s, pair, &rows);
     same(s.bits == 4 ? "product4" : "product8", got, want,

@@ -30,6 +30,9 @@ from .test_golden import HASHES
 if TYPE_CHECKING:
     from .conftest import Maker
 
+# Compilers under sanitizers are slow on a busy machine.
+pytestmark = pytest.mark.timeout(900)
+
 HERE = Path(__file__).parent
 NATIVE = HERE.parents[1] / "runtimes" / "native"
 FLAGS = ("-std=c11", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra", "-Werror",

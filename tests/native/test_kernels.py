@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+# Compilers under sanitizers are slow on a busy machine.
+pytestmark = pytest.mark.timeout(900)
+
 HERE = Path(__file__).parent
 NATIVE = HERE.parents[1] / "runtimes" / "native"
 FLAGS = ("-std=c11", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror")
