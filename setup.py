@@ -13,7 +13,7 @@ setup(
             sources=sorted(glob("runtimes/native/*.c")),
             depends=sorted(glob("runtimes/native/*.h")),
             extra_compile_args=["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno",
-                                "-fvisibility=hidden", "-pthread"],
+                                "-fvisibility=hidden", "-pthread", "-g0"],
             extra_link_args=["-pthread"],
             libraries=["m"],
             optional=True,

@@ -28,7 +28,7 @@ static inline Vf vf_exp(Vf x)
     return vf_less(x, low, vf_set1(0.0f), vf_times_power(p, shifted));
 }
 
-/* 1 - 2 / (e^2x + 1), to 1e-7. */
+/* 1 - 2 / (e^2x + 1), to 2e-7. */
 static inline Vf vf_tanh(Vf x)
 {
     Vf one = vf_set1(1.0f), two = vf_set1(2.0f);

@@ -32,43 +32,26 @@ ED_INLINE void ask(Asking *asking)
     }
 }
 
-/* Q queries times V vectors of columns; b as floats with `line` numbers a line. */
-ED_INLINE void mix_floats(const EdMixShape *s, const float *a, const float *b, int line, float *out,
-                          Asking ahead, const int Q, const int V)
-{
-    Vf sum[LANES_QUERIES][LANES_VECTORS];
-    for (int q = 0; q < Q; q++)
-        for (int v = 0; v < V; v++)
-            sum[q][v] = vf_set1(0.0f);
-    for (int i = 0; i < s->inner; i++, b += line) {
-        Vf here[LANES_VECTORS];
-        ask(&ahead);
-        for (int v = 0; v < V; v++)
-            here[v] = vf_load(b + 16 * v);
-        for (int q = 0; q < Q; q++) {
-            Vf x = vf_set1(a[q * s->stride + i]);
-            for (int v = 0; v < V; v++)
-                sum[q][v] = vf_fma(x, here[v], sum[q][v]);
-        }
-    }
-    for (int q = 0; q < Q; q++)
-        for (int v = 0; v < V; v++)
-            vf_store(out + q * s->width + 16 * v, sum[q][v]);
-}
+/* Whether b is turned into floats: not at all, now, or before. */
+enum { ED_ONCE, ED_FIRST, ED_LATER };
 
-/* The same with b as it is stored. */
-ED_INLINE void mix_halves(const EdMixShape *s, const float *a, const uint16_t *b, float *out,
-                          Asking ahead, const int Q, const int V)
+/* Q queries times V vectors of columns. For more queries than registers hold, b is turned into
+ * floats by the first of them, [inner][V][16], while they use it. */
+ED_INLINE void mix_part(const EdMixShape *s, const float *a, const uint16_t *b, float *floats,
+                        float *out, Asking ahead, const int kind, const int Q, const int V)
 {
     Vf sum[LANES_QUERIES][LANES_VECTORS];
     for (int q = 0; q < Q; q++)
         for (int v = 0; v < V; v++)
             sum[q][v] = vf_set1(0.0f);
-    for (int i = 0; i < s->inner; i++, b += s->width) {
+    for (int i = 0; i < s->inner; i++, b += s->width, floats += 16 * V) {
         Vf here[LANES_VECTORS];
         ask(&ahead);
-        for (int v = 0; v < V; v++)
-            here[v] = vf_load_half(b + 16 * v);
+        for (int v = 0; v < V; v++) {
+            here[v] = kind == ED_LATER ? vf_load(floats + 16 * v) : vf_load_half(b + 16 * v);
+            if (kind == ED_FIRST)
+                vf_store(floats + 16 * v, here[v]);
+        }
         for (int q = 0; q < Q; q++) {
             Vf x = vf_set1(a[q * s->stride + i]);
             for (int v = 0; v < V; v++)
@@ -98,28 +81,25 @@ static inline int queries_next(int left)
     default: call((LANES_QUERIES < 6 ? 1 : 6)); break; \
     }
 
-/* V vectors of columns for all queries. For more queries than registers hold, b is turned into
- * floats once. */
+/* V vectors of columns for all queries. */
 ED_INLINE void mix_columns(const EdMixShape *s, const float *a, const uint16_t *b, float *out,
                            const int V)
 {
     float floats[ED_MOST_HEAD_DIM * ED_COLUMNS];
-    int few = s->queries <= LANES_QUERIES, part = 0;
-    int parts = (s->queries + LANES_QUERIES - 1) / LANES_QUERIES;
+    int parts = (s->queries + LANES_QUERIES - 1) / LANES_QUERIES, part = 0;
     size_t line = (size_t)s->width * sizeof *b, chunk = (size_t)ED_CHUNK * (size_t)s->head * 2;
-    for (int i = 0; !few && i < s->inner; i++)
-        for (int v = 0; v < V; v++)
-            vf_store(floats + (i * V + v) * 16, vf_load_half(b + i * s->width + 16 * v));
-    for (int q = 0, next; q < s->queries; q += next) {
+    for (int q = 0, next; q < s->queries; q += next, part++) {
         const float *from = a + q * s->stride;
         float *to = out + q * s->width;
-        Asking ahead = asking(b, chunk, line, s->inner, part++, parts);
+        Asking ahead = asking(b, chunk, line, s->inner, part, parts);
         next = queries_next(s->queries - q);
-#define ED_CALL(Q)                               \
-    if (few)                                     \
-        mix_halves(s, from, b, to, ahead, Q, V); \
-    else                                         \
-        mix_floats(s, from, floats, 16 * V, to, ahead, Q, V)
+#define ED_CALL(Q)                                               \
+    if (parts == 1)                                              \
+        mix_part(s, from, b, floats, to, ahead, ED_ONCE, Q, V);  \
+    else if (!part)                                              \
+        mix_part(s, from, b, floats, to, ahead, ED_FIRST, Q, V); \
+    else                                                         \
+        mix_part(s, from, b, floats, to, ahead, ED_LATER, Q, V)
         ED_FOR_QUERIES(next, ED_CALL)
 #undef ED_CALL
     }

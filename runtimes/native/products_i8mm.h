@@ -52,9 +52,9 @@ ED_INLINE void chunk_squares(Squares *sum, const uint8_t **w, const int8_t *x, c
         Vb first = vb_load(*w), even = bits == 4 ? vb_low(first) : first;
         Vb odd = bits == 4 ? vb_high(first) : vb_load(*w + 64);
         Outputs outputs = zip_outputs(even, odd);
-        ED_ASK_FOR(*w + ahead);
+        ED_ASK_FOR((uintptr_t)*w + ahead);
         if (bits == 8)
-            ED_ASK_FOR(*w + 64 + ahead);
+            ED_ASK_FOR((uintptr_t)*w + 64 + ahead);
         for (int r = 0; r < R; r += 2) {
             int8x16_t rows = zip_rows(x + 4 * r, n, r + 1 < R);
             int32x4_t *to = sum[r / 2].two;
