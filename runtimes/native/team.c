@@ -13,7 +13,7 @@
 #include <time.h>
 
 /* How long a thread waits for the next run before it sleeps, and between two looks at the clock. */
-#define SPIN_NANOSECONDS 100000
+#define SPIN_NANOSECONDS 400000
 #define SPINS_PER_LOOK 64
 /* Spins within a run before a thread lets others use its core. */
 #define SPINS_PER_YIELD 4096
