@@ -29,7 +29,7 @@ typedef struct {
 } Phase;
 
 struct EdTeam {
-    int asked, started, phases;
+    int asked, started, phases, used; /* used: phases of the latest run */
     pthread_t *threads;
     Phase *progress;
     pthread_mutex_t busy, lock;
@@ -71,6 +71,7 @@ static void make_idle(EdTeam *team)
     team->started = 0;
     team->sleeping = 0;
     team->running = 0;
+    team->used = team->phases; /* a run that a fork cut off may have begun any of them */
     atomic_store(&team->members, CLOSED);
 }
 
@@ -154,8 +155,9 @@ static unsigned await_job(EdTeam *team, unsigned seen)
     return job;
 }
 
-/* Other libraries may let small numbers be flushed to zero, which would change results. */
-static void work_exactly(EdTeam *team, int index)
+/* Other libraries may let small numbers be flushed to zero, which would change results. Returns how
+ * many phases there were, the same for every member. */
+static int work_exactly(EdTeam *team, int index)
 {
     EdWorker me = {.team = team, .index = index};
     fenv_t before;
@@ -163,6 +165,7 @@ static void work_exactly(EdTeam *team, int index)
     fesetenv(FE_DFL_ENV);
     team->work(team->argument, &me);
     fesetenv(&before);
+    return me.phase;
 }
 
 /* A run that is over may be gone, with all that it works on. */
@@ -229,7 +232,7 @@ void ed_team_run(EdTeam *team, EdWork *work, void *argument)
     pthread_mutex_lock(&team->busy);
     if (!team->started)
         start(team);
-    for (int i = 0; i < team->phases; i++) {
+    for (int i = 0; i < team->used; i++) {
         atomic_store_explicit(&team->progress[i].taken, 0, memory_order_relaxed);
         atomic_store_explicit(&team->progress[i].done, 0, memory_order_relaxed);
     }
@@ -238,7 +241,7 @@ void ed_team_run(EdTeam *team, EdWork *work, void *argument)
     atomic_store(&team->members, 0);
     if (team->running > 1)
         post(team);
-    work_exactly(team, 0);
+    team->used = work_exactly(team, 0);
     atomic_fetch_or(&team->members, CLOSED);
     while (atomic_load(&team->members) != CLOSED)
         pause_a_bit(&spins);
