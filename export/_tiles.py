@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgedec.manifest import Format
+from edgedec.runtimes.native.packed import TILE
 
-TILE, GROUP = 16, 4
+GROUP = 4
 ZERO = 8
 """What is added to int4, so that it is 0..15."""
 

@@ -149,11 +149,11 @@ def _matrix(
 ) -> Iterator[_Part]:
     outputs, inputs = source.shape(name)
     weight, scale = places[name], places[packed.scales_of(name)]
-    tile = math.prod(weight.shape[1:]), weight.shape[1] * _tiles.TILE * 2
-    step = max(1, CHUNK // (inputs * _tiles.TILE)) * _tiles.TILE
+    tile = math.prod(weight.shape[1:]), weight.shape[1] * packed.TILE * 2
+    step = max(1, CHUNK // (inputs * packed.TILE)) * packed.TILE
     for first in range(0, outputs, step):
         rows = source.load(name, slice(first, min(first + step, outputs)))
-        at = first // _tiles.TILE
+        at = first // packed.TILE
         arrays = _pack(rows, form, name)
         places_of = weight.offset + at * tile[0], scale.offset + at * tile[1]
         yield _Part(name, rows.size, list(zip(places_of, arrays, strict=True)))

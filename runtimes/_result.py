@@ -1,4 +1,4 @@
-"""The outcome of a step whose logits lie in a numpy array. It knows no model."""
+"""The rows of a step, and its outcome where logits lie in a numpy array. It knows no model."""
 
 from __future__ import annotations
 
@@ -13,8 +13,57 @@ if TYPE_CHECKING:
     from edgedec.contracts import Floats, Ints
 
 
-class Result:
-    """`logits` [m, V] belong to the rows `chosen` of the step (None: row i has line i)."""
+class StepRows:
+    """The rows of a step: their handles, which have a line of logits, and their hidden states.
+
+    `chosen` are the rows with logits, in the order of their lines (None: row i has line i).
+    """
+
+    def __init__(
+        self,
+        handles: Sequence[int],
+        chosen: tuple[int, ...] | None,
+        hidden: Mapping[int, Floats],
+    ) -> None:
+        self._handles, self._chosen, self._hidden = handles, chosen, hidden
+
+    @property
+    def handles(self) -> Sequence[int]:
+        """The handles of the rows of this step."""
+        return self._handles
+
+    def hidden(self, layer: int) -> Floats:
+        """The hidden states of all rows at a layer that was wanted [n, D]."""
+        if layer not in self._hidden:
+            raise IndexError(f"no hidden states of layer {layer} were wanted")
+        return self._hidden[layer]
+
+    def line(self, i: int) -> int:
+        """Which line of logits row i has.
+
+        Raises:
+            IndexError: none.
+        """
+        if self._chosen is not None:
+            if i not in self._chosen:
+                raise IndexError(f"no logits were wanted for row {i}")
+            return self._chosen.index(i)
+        if not 0 <= i < len(self._handles):
+            raise IndexError(f"the step had {len(self._handles)} rows, there is no row {i}")
+        return i
+
+    def by_row(self, best: Ints) -> Ints:
+        """A token of each line, as one of each row [n]; -1 where no logits were wanted."""
+        if self._chosen is None:
+            return best
+        found = np.full(len(self._handles), -1, np.int32)
+        if self._chosen:
+            found[list(self._chosen)] = best
+        return found
+
+
+class Result(StepRows):
+    """`logits` [m, V], line by line."""
 
     def __init__(
         self,
@@ -23,23 +72,12 @@ class Result:
         chosen: tuple[int, ...] | None,
         hidden: Mapping[int, Floats],
     ) -> None:
-        self._handles, self._logits, self._chosen = handles, logits, chosen
-        self._hidden = hidden
-
-    @property
-    def handles(self) -> Sequence[int]:
-        """The handles of the rows of this step."""
-        return self._handles
+        super().__init__(handles, chosen, hidden)
+        self._logits = logits
 
     def argmax(self) -> Ints:
         """The most likely token of each row [n]; -1 where no logits were wanted."""
-        if self._chosen is None:
-            best: Ints = self._logits.argmax(axis=1).astype(np.int32)
-            return best
-        best = np.full(len(self._handles), -1, np.int32)
-        if self._chosen:
-            best[list(self._chosen)] = self._logits.argmax(axis=1)
-        return best
+        return self.by_row(self._logits.argmax(axis=1).astype(np.int32))
 
     def topk(self, k: int) -> tuple[Ints, Floats]:
         """The k largest logits of each row with logits, largest first: ids and values [m, k].
@@ -59,20 +97,8 @@ class Result:
 
     def logits(self, i: int) -> Floats:
         """The logits of row i [V]."""
-        if self._chosen is not None:
-            if i not in self._chosen:
-                raise IndexError(f"no logits were wanted for row {i}")
-            i = self._chosen.index(i)
-        elif not 0 <= i < len(self._handles):
-            raise IndexError(f"the step had {len(self._handles)} rows, there is no row {i}")
-        line: Floats = self._logits[i]
+        line: Floats = self._logits[self.line(i)]
         return line
-
-    def hidden(self, layer: int) -> Floats:
-        """The hidden states of all rows at a layer that was wanted [n, D]."""
-        if layer not in self._hidden:
-            raise IndexError(f"no hidden states of layer {layer} were wanted")
-        return self._hidden[layer]
 
 
 def chosen_rows(wanted: tuple[int, ...] | None, count: int) -> tuple[int, ...] | None:

@@ -8,7 +8,6 @@
 
 #include "model.h"
 
-#define SPAN 4
 /* From so many spans on they are shared out too, if there are few heads. */
 #define MANY_SPANS 2
 /* Pieces of fewer queries are not worth their keys. */
@@ -60,8 +59,8 @@ static Plan plan_of(const EdRun *run, const EdLayer *la, int threads)
     int heads = ed_least(group, run->rows < ED_QUERIES ? ED_QUERIES / run->rows : 0);
     Plan plan = {.queries = run->rows * group, .per_block = ED_QUERIES};
     plan.chunk = first_chunk(run, la);
-    plan.first = plan.chunk / SPAN;
-    plan.end = (run->reach + SPAN * ED_CHUNK - 1) / (SPAN * ED_CHUNK);
+    plan.first = plan.chunk / ED_SPAN;
+    plan.end = (run->reach + ED_SPAN * ED_CHUNK - 1) / (ED_SPAN * ED_CHUNK);
     share_queries(&plan, run->rows, heads);
     plan.shared = threads > 1 && la->kv_heads * plan.blocks < 4 * threads &&
                   plan.end - plan.first >= MANY_SPANS &&
@@ -114,14 +113,15 @@ static void put_out(const EdRun *run, const EdLayer *la, int head, int query, co
     int blocks = la->head_dim / la->o.block;
     float scaled[ED_MOST_HEAD_DIM];
     run->kernels->scale(total, 1.0f / sum, ed_padded(la->head_dim, 16), scaled);
-    for (int i = 0; packs_itself(la) && i < blocks; i++)
+    if (!packs_itself(la)) {
+        memcpy(run->buffers->mixed + (size_t)row * (size_t)run->session->widths.queries +
+                   (size_t)column * (size_t)la->head_dim,
+               scaled, (size_t)la->head_dim * sizeof *scaled);
+        return;
+    }
+    for (int i = 0; i < blocks; i++)
         ed_pack_block(run, run->buffers->packed[1], &la->o, scaled + i * la->o.block,
                       column * blocks + i, row, run->rows);
-    if (packs_itself(la))
-        return;
-    memcpy(run->buffers->mixed + (size_t)row * (size_t)run->session->widths.queries +
-               (size_t)column * (size_t)la->head_dim,
-           scaled, (size_t)la->head_dim * sizeof *scaled);
 }
 
 static void begin(const EdParts *parts, int lines, int dim)
@@ -136,8 +136,8 @@ static void begin(const EdParts *parts, int lines, int dim)
 /* The chunks of one span, from `first` and to `end` of all. */
 static void run_span(EdPiece *piece, int span, int first, int end)
 {
-    int chunk = span * SPAN > first ? span * SPAN : first;
-    end = ed_least(end, span * SPAN + SPAN);
+    int chunk = span * ED_SPAN > first ? span * ED_SPAN : first;
+    end = ed_least(end, span * ED_SPAN + ED_SPAN);
     begin(&piece->span, piece->count, piece->dim);
     for (; chunk < end; chunk++) {
         ed_piece_chunk(piece, chunk);
@@ -149,7 +149,7 @@ static void whole_piece(EdRun *run, EdPiece *piece, const Plan *plan)
 {
     int end = end_of(piece);
     begin(&piece->total, piece->count, piece->dim);
-    for (int span = plan->first; span * SPAN < end; span++) {
+    for (int span = plan->first; span * ED_SPAN < end; span++) {
         run_span(piece, span, plan->chunk, end);
         run->kernels->join(&piece->total, &piece->span, piece->count, piece->dim);
     }
@@ -193,7 +193,7 @@ static void attend_piece(EdRun *run, EdWorker *me, int layer, const Plan *plan, 
 {
     int spans = plan->shared ? plan->end - plan->first : 1, span = plan->first + number % spans;
     EdPiece piece = piece_of(run, me, layer, plan, number / spans);
-    if (!plan->shared || (span + 1) * SPAN * ED_CHUNK > run->input->trunk)
+    if (!plan->shared || (span + 1) * ED_SPAN * ED_CHUNK > run->input->trunk)
         ed_piece_live(&piece);
     if (plan->shared)
         one_span(run, &piece, plan, span);

@@ -108,7 +108,8 @@ static int grow(void **buffer, size_t *have, size_t want)
 
 static size_t partial_floats(const EdSession *session, const EdStep *step)
 {
-    size_t spans = (size_t)(step->trunk + step->living + 4 * ED_CHUNK - 1) / (4 * ED_CHUNK);
+    size_t spans =
+        (size_t)(step->trunk + step->living + ED_SPAN * ED_CHUNK - 1) / (ED_SPAN * ED_CHUNK);
     size_t floats = (size_t)step->rows * (size_t)session->widths.heads * spans *
                     (size_t)(session->widths.head_dim + 16);
     return floats <= MOST_PARTIALS ? floats : 0;

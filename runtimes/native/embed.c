@@ -49,9 +49,7 @@ static void enter(EdRun *run, int row, float *x)
         run->kernels->add(x, table + line * (size_t)spec->dim, spec->dim, x);
     }
     if (spec->embed_norm.kind)
-        run->kernels->norm(x, spec->dim, spec->embed_norm.kind, spec->embed_norm.eps,
-                           ed_floats(model, spec->embed_norm.weight),
-                           ed_floats(model, spec->embed_norm.bias), x);
+        ed_normalise(run, &spec->embed_norm, spec->dim, x);
 }
 
 void ed_embed(EdRun *run, EdWorker *me)

@@ -3,17 +3,9 @@
 
 #include "model.h"
 
-#define WIDEST 128
-
 static float *row_of(float *buffer, int row, int width)
 {
     return buffer + (size_t)row * (size_t)width;
-}
-
-static void normalise(const EdRun *run, const EdNorm *norm, float *x)
-{
-    run->kernels->norm(x, run->model->spec.dim, norm->kind, norm->eps,
-                       ed_floats(run->model, norm->weight), ed_floats(run->model, norm->bias), x);
 }
 
 static void settle_row(const EdProgram *p, int row)
@@ -22,11 +14,11 @@ static void settle_row(const EdProgram *p, int row)
     int dim = run->model->spec.dim;
     float *x = row_of(run->buffers->x, row, dim), *y = row_of(run->buffers->y, row, dim);
     if (p->pending == ED_NORM_AND_ADD)
-        normalise(run, p->pending_norm, y);
+        ed_normalise(run, p->pending_norm, dim, y);
     if (p->pending == ED_ADD_Y || p->pending == ED_NORM_AND_ADD)
         run->kernels->add(x, y, dim, x);
     if (p->pending == ED_NORM_IN_PLACE)
-        normalise(run, p->pending_norm, x);
+        ed_normalise(run, p->pending_norm, dim, x);
 }
 
 void ed_settle(EdProgram *p, EdWorker *me)
@@ -64,20 +56,20 @@ static void pack_block(const EdRun *run, const Group *group, int block, const Ed
 {
     int first = block * entry->like->block;
     int count = ed_least(run->model->spec.dim - first, entry->like->block);
-    float normed[ED_GROUP * WIDEST];
+    float normed[ED_GROUP * ED_MOST_BLOCK];
     for (int r = 0; r < group->rows; r++) {
         const float *x = group->x[r] + first;
         if (entry->norm) {
             const float *bias = ed_floats(run->model, entry->norm->bias);
             run->kernels->normalise(x, count, group->spread[r],
                                     ed_floats(run->model, entry->norm->weight) + first,
-                                    bias ? bias + first : NULL, normed + r * WIDEST);
+                                    bias ? bias + first : NULL, normed + r * ED_MOST_BLOCK);
         } else {
-            memcpy(normed + r * WIDEST, x, (size_t)count * sizeof *x);
+            memcpy(normed + r * ED_MOST_BLOCK, x, (size_t)count * sizeof *x);
         }
     }
-    ed_pack_group(run, run->buffers->packed[0], entry->like, normed, WIDEST, block, group->number,
-                  entry->rows);
+    ed_pack_group(run, run->buffers->packed[0], entry->like, normed, ED_MOST_BLOCK, block,
+                  group->number, entry->rows);
 }
 
 /* A thread packs blocks of all rows of a group, since rows of a group share cache lines; so each

@@ -9,9 +9,7 @@
 static void prepare(const EdRun *run, const EdLayer *la, const EdNorm *norm, int row, float *x)
 {
     if (norm->kind)
-        run->kernels->norm(x, la->head_dim, norm->kind, norm->eps,
-                           ed_floats(run->model, norm->weight), ed_floats(run->model, norm->bias),
-                           x);
+        ed_normalise(run, norm, la->head_dim, x);
     if (la->rope >= 0) {
         const EdRope *rope = &run->model->ropes[la->rope];
         size_t at = ((size_t)la->rope * (size_t)run->rows + (size_t)row) *

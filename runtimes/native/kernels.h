@@ -12,10 +12,14 @@
 #define ED_GROUP 8
 /* Keys that are reduced together; chunk c of a path is its rows 64 c .. 64 c + 63. */
 #define ED_CHUNK 64
+/* Chunks that are joined before they join the others. */
+#define ED_SPAN 4
 /* Queries that one piece of attention works on. */
 #define ED_QUERIES 48
 /* Output vectors of one tile pair. */
 #define ED_PAIR 32
+/* Inputs of a block, at most. */
+#define ED_MOST_BLOCK 128
 /* Numbers of a head, at most; a multiple of 16. */
 #define ED_MOST_HEAD_DIM 1024
 

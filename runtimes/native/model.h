@@ -96,6 +96,13 @@ static inline int ed_blocks(const EdMatrix *matrix)
     return (matrix->inputs + matrix->block - 1) / matrix->block;
 }
 
+/* x = norm(x) over its first `count` numbers. */
+static inline void ed_normalise(const EdRun *run, const EdNorm *norm, int count, float *x)
+{
+    run->kernels->norm(x, count, norm->kind, norm->eps, ed_floats(run->model, norm->weight),
+                       ed_floats(run->model, norm->bias), x);
+}
+
 int ed_fail(char *error, const char *format, ...);
 
 /* check.c: refuses a description that would make a kernel read outside of the data. */

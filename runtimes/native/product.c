@@ -5,9 +5,6 @@
 
 #include "model.h"
 
-/* The widest block of inputs. */
-#define WIDEST 128
-
 static int rows_in(int rows, int group)
 {
     return ed_least(rows - group * ED_GROUP, ED_GROUP);
@@ -147,7 +144,7 @@ static void gated_tile(const EdRun *run, const EdProducts *p, int tile, int grou
         run->kernels->add(out + r * ED_PAIR, gate->bias + 16 * tile, 16, out + r * ED_PAIR);
     for (int r = 0; up->bias && r < rows; r++)
         run->kernels->add(out + r * ED_PAIR + 16, up->bias + 16 * tile, 16, out + r * ED_PAIR + 16);
-    run->kernels->gate_rows(out, p->activation, rows, to, WIDEST);
+    run->kernels->gate_rows(out, p->activation, rows, to, ED_MOST_BLOCK);
 }
 
 /* Two tiles of up; the second may be beyond the last. */
@@ -166,7 +163,7 @@ static void activated_pair(const EdRun *run, const EdProducts *p, int tile, int 
             run->kernels->add(line, up->bias + 16 * tile, width, line);
         run->kernels->activate(line, p->activation, width);
     }
-    run->kernels->put_rows(out, width, rows, to, WIDEST);
+    run->kernels->put_rows(out, width, rows, to, ED_MOST_BLOCK);
 }
 
 /* What one block of the next matrix reads. */
@@ -175,7 +172,7 @@ static void packed_block(const EdRun *run, const EdProducts *p, int block)
     int per_block = p->next->block / 16, first = block * per_block;
     int end = ed_least(first + per_block, tiles(p->targets[0].matrix));
     int step = p->finish == ED_GATE ? 1 : 2;
-    float hidden[ED_GROUP * WIDEST];
+    float hidden[ED_GROUP * ED_MOST_BLOCK];
     for (int group = 0; group * ED_GROUP < p->rows; group++) {
         for (int tile = first; tile < end; tile += step) {
             float *to = hidden + 16 * (tile - first);
@@ -184,7 +181,7 @@ static void packed_block(const EdRun *run, const EdProducts *p, int block)
             else
                 activated_pair(run, p, tile, group, to);
         }
-        ed_pack_group(run, p->to, p->next, hidden, WIDEST, block, group, p->rows);
+        ed_pack_group(run, p->to, p->next, hidden, ED_MOST_BLOCK, block, group, p->rows);
     }
 }
 

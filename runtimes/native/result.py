@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgedec.errors import UsageError
+from edgedec.runtimes._result import StepRows
 
 if TYPE_CHECKING:
     from edgedec.contracts import Floats, Ints
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from ._engine import Session
 
 
-class NativeResult:
-    """`chosen` are the rows with logits (None: all), `latest` says whether no step came since."""
+class NativeResult(StepRows):
+    """`latest` says whether no step came since."""
 
     def __init__(
         self,
@@ -26,25 +27,15 @@ class NativeResult:
         vocab: int,
         hidden: Mapping[int, Floats],
     ) -> None:
-        self._engine, self._handles, self._chosen = engine, handles, chosen
-        self._vocab, self._hidden = vocab, hidden
+        super().__init__(handles, chosen, hidden)
+        self._engine, self._vocab = engine, vocab
         self.latest = True
-
-    @property
-    def handles(self) -> Sequence[int]:
-        """The handles of the rows of this step."""
-        return self._handles
 
     def argmax(self) -> Ints:
         """The most likely token of each row [n]; -1 where no logits were wanted."""
         found = np.empty(self._lines(), np.int32)
         self._engine.argmax(found)
-        if self._chosen is None:
-            return found
-        best = np.full(len(self._handles), -1, np.int32)
-        if self._chosen:
-            best[list(self._chosen)] = found
-        return best
+        return self.by_row(found)
 
     def topk(self, k: int) -> tuple[Ints, Floats]:
         """The k largest logits of each row with logits, largest first: ids and values [m, k]."""
@@ -57,22 +48,10 @@ class NativeResult:
 
     def logits(self, i: int) -> Floats:
         """The logits of row i [V]."""
-        lines = self._lines()
-        if self._chosen is not None:
-            if i not in self._chosen:
-                raise IndexError(f"no logits were wanted for row {i}")
-            i = self._chosen.index(i)
-        elif not 0 <= i < lines:
-            raise IndexError(f"the step had {lines} rows, there is no row {i}")
+        self._lines()
         line = np.empty(self._vocab, np.float32)
-        self._engine.logits(i, line)
+        self._engine.logits(self.line(i), line)
         return line
-
-    def hidden(self, layer: int) -> Floats:
-        """The hidden states of all rows at a layer that was wanted [n, D]."""
-        if layer not in self._hidden:
-            raise IndexError(f"no hidden states of layer {layer} were wanted")
-        return self._hidden[layer]
 
     def _lines(self) -> int:
         if not self.latest:

@@ -120,7 +120,7 @@ class NativeSession:
     ) -> NativeResult:
         chosen, hidden = want
         # The engine takes rows in the order of their handles.
-        order = np.argsort(call.handles, kind="stable") if rows.tokens is _NONE else None
+        order = np.argsort(call.handles, kind="stable") if call.layers_before else None
         count, top = len(call.slots), run.bit_length()
         shown = sorted({*hidden, *((top,) if top < self._model.layers else ())})
         states = np.empty((len(shown), count, self._model.embed.dim), np.float32)

@@ -53,8 +53,8 @@ void ed_stores_close(EdSession *session)
         munmap(session->memory, session->memory_size);
 }
 
-/* A row's number i lies at [i * key_step] of the first and [i * value_step] of the second. With
- * 8 bit four neighbours of a key lie together, and four neighbours of different values. */
+/* One row's key stands across the lines of its chunk, its value is a line. With 8 bit four
+ * neighbours of a key lie together, and the same number of four neighbouring values. */
 static void put_halves(const EdStore *store, size_t chunk, int column, const uint16_t *key,
                        const uint16_t *value)
 {
