@@ -16,7 +16,7 @@ from edgedec import rooms
 from edgedec.cli import _output
 from edgedec.errors import EdgedecError, UsageError
 
-FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+FAILED, MISUSED, SIMULATED, INTERRUPTED = 1, 2, 3, 130
 
 
 class Room(click.Group):

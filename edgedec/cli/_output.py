@@ -48,3 +48,12 @@ def count(number: int) -> str:
         if number >= factor:
             return f"{number / factor:.1f} {unit}"
     return str(number)
+
+
+def can_show(text: str) -> bool:
+    """Whether standard output has these characters."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgedec.cli import _options, _output
+from edgedec.cli import _options, _output, _progress
 
 if TYPE_CHECKING:
-    from edgedec.export.pipeline import ExportOptions, Progress, Report
+    from edgedec.export.pipeline import ExportOptions, Report
 
 FILE = click.Path(path_type=Path)
 STAGES = {"write": "writing weights", "verify": "comparing with the checkpoint"}
@@ -73,7 +72,7 @@ def command(source: str, output: Path | None, as_json: bool, **given: Any) -> No
     from edgedec.export.source import origin_name
 
     target = output or Path(f"{origin_name(source)}-edgedec")
-    with _bar() as progress:
+    with _progress.bars(STAGES) as progress:
         report = export_model(source, target, _parsed(given), progress)
     if as_json:
         _output.print_json(_document(report))
@@ -107,27 +106,6 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals:
         raise click.BadParameter(f"{text!r} is not ROLE=KIND, such as down=int8", param_hint="keep")
     return role, kind
-
-
-@contextmanager
-def _bar() -> Iterator[Progress]:
-    """A progress bar on stderr; nothing where that is no terminal."""
-    from rich.console import Console
-    from rich.progress import Progress as Bars
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda stage, share: None
-        return
-    with Bars(console=console, transient=True) as bars:
-        tasks: dict[str, Any] = {}
-
-        def tell(stage: str, share: float) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(STAGES[stage], total=1.0)
-            bars.update(tasks[stage], completed=share)
-
-        yield tell
 
 
 def _lines(report: Report) -> Iterator[tuple[str, str]]:

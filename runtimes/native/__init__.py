@@ -14,9 +14,9 @@ import os
 from importlib import util
 from typing import TYPE_CHECKING
 
+from edgedec import cores
 from edgedec.contracts import Device, EngineOptions
 from edgedec.errors import DeviceError, UsageError
-from edgedec.runtimes import _cores
 
 if TYPE_CHECKING:
     from edgedec.bundle import Bundle
@@ -64,7 +64,7 @@ def devices() -> list[Device]:
         used, problem = isa() or isas()[0], None
     except DeviceError as error:
         used, problem = isas()[0], str(error)
-    return [Device("cpu", "native", f"our own engine, {used}, {_cores.best()} cores", problem)]
+    return [Device("cpu", "native", f"our own engine, {used}, {cores.best()} cores", problem)]
 
 
 def open(bundle: Bundle, options: EngineOptions) -> Native:
@@ -83,4 +83,4 @@ def open(bundle: Bundle, options: EngineOptions) -> Native:
         raise UsageError(f"{options.threads} threads cannot compute: give 1 or more")
     from .engine import Native
 
-    return Native(bundle, options.threads or _cores.best(), options.kv_type, isa())
+    return Native(bundle, options.threads or cores.best(), options.kv_type, isa())

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgedec import __version__
 from edgedec.bundle import Bundle
 from edgedec.contracts import Capabilities
 from edgedec.errors import BundleError, UsageError
 from edgedec.runtimes import _learned
 
-from . import spec
+from . import _engine, spec
 from ._engine import Model, Refused
 from .packed import open_packed
 from .session import NativeSession
@@ -51,6 +54,7 @@ class Native:
             )
         except Refused as error:
             raise BundleError(f"{bundle.path.name} cannot be opened: {error}") from None
+        self.threads = threads
         self.architecture = bundle.manifest.architecture
         self.identity = {
             "bundle": bundle.hash,
@@ -86,6 +90,11 @@ class Native:
     def isa(self) -> str:
         """The instruction set in use."""
         return self.model.isa
+
+    @property
+    def version(self) -> str:
+        """Another one may take another time for a step: edgedec's, and a sum over the engine."""
+        return f"{__version__} {zlib.crc32(Path(_engine.__file__).read_bytes()):08x}"
 
     def session(self) -> NativeSession:
         """A new, empty session."""

@@ -13,9 +13,9 @@ from __future__ import annotations
 from importlib import metadata, util
 from typing import TYPE_CHECKING
 
+from edgedec import cores
 from edgedec.contracts import Device, EngineOptions
 from edgedec.errors import DeviceError, UsageError
-from edgedec.runtimes import _cores
 
 if TYPE_CHECKING:
     from edgedec.bundle import Bundle
@@ -44,7 +44,7 @@ def devices() -> list[Device]:
     problem = None
     if util.find_spec("onnxruntime") is None:
         problem = "the package onnxruntime is missing: pip install onnxruntime"
-    cpu = Device("cpu", "onnx", f"ONNX Runtime {_version()}, {_cores.physical()} cores", problem)
+    cpu = Device("cpu", "onnx", f"ONNX Runtime {_version()}, {cores.physical()} cores", problem)
     return [
         cpu,
         *(Device(name, "onnx", _ELSEWHERE[name][0], _problem(name)) for name in _ELSEWHERE),
@@ -72,7 +72,7 @@ def open(bundle: Bundle, options: EngineOptions) -> Onnx:
         )
     from .engine import Onnx
 
-    return Onnx(bundle, options.threads or _cores.physical())
+    return Onnx(bundle, options.threads or cores.physical())
 
 
 def _version() -> str:

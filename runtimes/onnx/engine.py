@@ -8,6 +8,7 @@ from weakref import WeakSet
 
 import numpy as np
 
+from edgedec import __version__
 from edgedec.bundle import Bundle
 from edgedec.contracts import Capabilities
 from edgedec.errors import BundleError, UsageError
@@ -39,6 +40,7 @@ class Onnx:
         form = bundle.manifest.forms.onnx
         if form is None:
             raise BundleError(f"{bundle.path.name} holds no ONNX form: export it with --form onnx")
+        self.threads = threads
         self.architecture = bundle.manifest.architecture
         self.identity = {"bundle": bundle.hash, "runtime": "onnx", "keys_and_values": "fp32"}
         check_chain(form, self.architecture.layers)
@@ -73,6 +75,13 @@ class Onnx:
     def closed(self) -> bool:
         """Whether the weights were given back."""
         return self._segments is None
+
+    @property
+    def version(self) -> str:
+        """Another one may take another time for a step: edgedec's and ONNX Runtime's."""
+        import onnxruntime
+
+        return f"{__version__} onnxruntime {onnxruntime.__version__}"
 
     def session(self) -> OnnxSession:
         """A new, empty session."""

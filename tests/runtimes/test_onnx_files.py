@@ -16,12 +16,13 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from edgedec import cores
 from edgedec import manifest as manifests
 from edgedec.bundle import Bundle, open_bundle, write_bundle
 from edgedec.contracts import EngineOptions, Rows, Session
 from edgedec.errors import BundleError, DeviceError, StateError, UsageError, WriteError
 from edgedec.manifest import File, Forms, Manifest
-from edgedec.runtimes import _cores, onnx
+from edgedec.runtimes import onnx
 from edgedec.runtimes.onnx import segments
 
 if TYPE_CHECKING:
@@ -294,10 +295,10 @@ def test_cores(
     quota: str,
     expected: int,
 ) -> None:
-    monkeypatch.setattr(_cores, "_allowed", lambda: {0, 1})
+    monkeypatch.setattr(cores, "allowed", lambda: {0, 1})
     for cpu, text in enumerate(siblings):
         folder = tmp_path / f"cpu{cpu}" / "topology"
         folder.mkdir(parents=True)
         (folder / "thread_siblings_list").write_text(text)
     (tmp_path / "quota").write_text(quota)
-    assert _cores.physical(tmp_path, tmp_path / "quota") == expected
+    assert cores.physical(tmp_path, tmp_path / "quota") == expected

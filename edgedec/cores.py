@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from edgedec.errors import UsageError
+
+MOST_THREADS = 64
+"""More are refused, unless there are more processors."""
+
 _TOPOLOGY = Path("/sys/devices/system/cpu")
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def physical(topology: Path = _TOPOLOGY, quota: Path = _QUOTA) -> int:
     """Physical cores that this process may use; siblings of one core count once."""
-    cores = {_siblings(topology, cpu) for cpu in _allowed()}
+    cores = {_siblings(topology, cpu) for cpu in allowed()}
     return max(1, min(len(cores), _granted(quota)))
 
 
@@ -20,10 +25,21 @@ def best(topology: Path = _TOPOLOGY, quota: Path = _QUOTA) -> int:
 
     A step waits for its slowest thread, so a slow core among fast ones holds all of them back.
     """
-    speeds = {cpu: _speed(topology, cpu) for cpu in _allowed()}
+    speeds = {cpu: _speed(topology, cpu) for cpu in allowed()}
     fastest = {cpu for cpu, speed in speeds.items() if speed >= 0.8 * max(speeds.values())}
     cores = {_siblings(topology, cpu) for cpu in fastest}
     return max(1, min(len(cores), _granted(quota)))
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuse what would bring the machine to a halt: threads that wait keep a core busy.
+
+    Raises:
+        UsageError: no whole number, fewer than 1, or more than a machine like this can use.
+    """
+    most = max(MOST_THREADS, os.cpu_count() or 1)
+    if threads is not None and not (isinstance(threads, int) and 1 <= threads <= most):
+        raise UsageError(f"threads is {threads!r}; it must be a whole number from 1 to {most}")
 
 
 def _speed(topology: Path, cpu: int) -> float:
@@ -36,7 +52,8 @@ def _speed(topology: Path, cpu: int) -> float:
     return 1.0
 
 
-def _allowed() -> set[int]:
+def allowed() -> set[int]:
+    """The logical processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)
     return set(range(os.cpu_count() or 1))
