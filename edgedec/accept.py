@@ -3,6 +3,10 @@
 The draw at a node depends on nothing but the logits there, the sampler's state along the path and
 the output index, all of which plain decoding has as well. So the text is that of plain decoding for
 any tree, however it was built, merged or pruned. Knows nothing about drafters and sessions.
+
+Two other rules stand beside it, for comparison. `typical` takes a child that is likely enough: the
+text may differ. `recursive` gives each text with the model's probability, but not the very text
+that plain decoding has with the same seed. Greedy decoding is exact under all three.
 """
 
 from __future__ import annotations
@@ -12,13 +16,16 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from edgedec import draft, sampling
+from edgedec import _tree, draft, rejection, sampling
 from edgedec.contracts import TRUNK, Draft, StepResult
 from edgedec.gumbel import gumbel
 from edgedec.sampling import Logprobs, Sampler, State
 
 if TYPE_CHECKING:
     from edgedec.contracts import Floats
+
+Acceptance = Literal["exact", "typical", "recursive"]
+ACCEPTANCES: tuple[Acceptance, ...] = ("exact", "typical", "recursive")
 
 NEAR = 0.02
 """Two scores closer than this may change places on a runtime that is not bitwise exact."""
@@ -29,7 +36,7 @@ class Rule:
     """How tokens are drawn, and where a text ends: before a stop token, or after `limit` tokens.
 
     `logprobs` (None: off) is how many alternatives to report with each token; `near_ties` whether
-    choices by a margin under `NEAR` are counted.
+    choices by a margin under `NEAR` are counted. `recursive` needs drafts with their `law`.
     """
 
     sampler: Sampler
@@ -37,6 +44,7 @@ class Rule:
     limit: int
     logprobs: int | None = None
     near_ties: bool = False
+    acceptance: Acceptance = "exact"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +77,9 @@ class Checked:
 
 def walk(checked: Checked, rule: Rule, state: State, index: int) -> Walk:
     """Walk down the tree as far as the draws go; `index` counts the tokens emitted before."""
+    if rule.sampler.plain_greedy and rule.logprobs is None and not rule.near_ties:
+        return _greedy(checked, rule, state, index)
     children = draft.children(checked.tree)
-    best = checked.result.argmax() if rule.sampler.plain_greedy else None
     nodes: list[int] = []
     emitted: list[Emitted] = []
     node, ties = TRUNK, 0
@@ -78,18 +87,15 @@ def walk(checked: Checked, rule: Rule, state: State, index: int) -> Walk:
     while finish is None:
         row = checked.root + 1 + node
         place = index + len(emitted)
-        if best is not None:
-            token = int(best[row])
-        else:
-            token = rule.sampler.draw(state, checked.result.logits(row), place)
+        logits = checked.result.logits(row)
+        token = _choose(checked, rule, state, (node, place), logits)
         if rule.near_ties:
-            ties += _is_near_tie(rule.sampler, state, checked.result.logits(row), place)
+            ties += _is_near_tie(rule.sampler, state, logits, place)
         if token in rule.stop:
             finish = "stop"
             break
-        if best is None:
-            state = rule.sampler.advance(state, token, checked.result.logits(row))
-        emitted.append(Emitted(token, _logprobs(checked.result, row, token, rule)))
+        state = rule.sampler.advance(state, token, logits)
+        emitted.append(Emitted(token, _logprobs(logits, token, rule)))
         if place + 1 >= rule.limit:
             finish = "length"
         if (node, token) not in children:
@@ -99,10 +105,45 @@ def walk(checked: Checked, rule: Rule, state: State, index: int) -> Walk:
     return Walk(tuple(nodes), tuple(emitted), state, finish, ties)
 
 
-def _logprobs(result: StepResult, row: int, token: int, rule: Rule) -> Logprobs | None:
-    if rule.logprobs is None:
-        return None
-    return sampling.logprobs(result.logits(row), token, rule.logprobs)
+def _greedy(checked: Checked, rule: Rule, state: State, index: int) -> Walk:
+    """The same walk where each draw is the model's own first choice, which is known already."""
+    tree, root = checked.tree, checked.root
+    best = checked.result.argmax()
+    nodes = _tree.follow(tree.tokens, tree.parents, best, root) if len(tree.tokens) else ()
+    tokens = [int(best[root]), *(int(best[root + 1 + node]) for node in nodes)]
+    finish: Literal["stop", "length"] | None = None
+    if len(tokens) >= rule.limit - index:
+        del tokens[rule.limit - index :]
+        finish = "length"
+    for count, token in enumerate(tokens):
+        if token in rule.stop:
+            del tokens[count:]
+            finish = "stop"
+            break
+    kept = nodes[: len(tokens)]
+    return Walk(kept, tuple(Emitted(token) for token in tokens), state, finish, 0)
+
+
+def _choose(checked: Checked, rule: Rule, state: State, at: tuple[int, int], logits: Floats) -> int:
+    """The token after a node (and output index): drawn, or a child that another rule takes."""
+    node, place = at
+    sampler = rule.sampler
+    if rule.acceptance == "exact" or sampler.greedy:
+        return sampler.draw(state, logits, place)
+    below = np.flatnonzero(checked.tree.parents == node)
+    guesses = checked.tree.tokens[below]
+    processed = sampler.process(state, logits)
+    if rule.acceptance == "typical":
+        found = rejection.typical(processed, guesses)
+        return sampler.draw(state, logits, place) if found is None else found
+    law = checked.tree.law
+    if law is None:
+        return sampler.draw(state, logits, place)
+    return rejection.recursive(processed, law[node + 1], guesses, (sampler.sampling.seed, place))
+
+
+def _logprobs(logits: Floats, token: int, rule: Rule) -> Logprobs | None:
+    return None if rule.logprobs is None else sampling.logprobs(logits, token, rule.logprobs)
 
 
 def _is_near_tie(sampler: Sampler, state: State, logits: Floats, index: int) -> bool:

@@ -5,42 +5,53 @@ It finds the bundle, the device, the runtime and the strategy by name, and knows
 
 from __future__ import annotations
 
-import os
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Unpack, cast
+from typing import TYPE_CHECKING, Any, Unpack
 
-from edgedec import devices, rooms
+from edgedec import cores, devices, drafting
 from edgedec.bundle import Bundle, open_bundle
-from edgedec.contracts import Engine, EngineOptions, Strategy
-from edgedec.errors import UsageError
+from edgedec.contracts import Device, Engine, EngineOptions
+from edgedec.costs import Costs, flat
+from edgedec.drafting import AUTO
+from edgedec.errors import UnsupportedError
 from edgedec.generation import Cancel, Chunk, Generation, Score
 from edgedec.model import Messages, Model, Setup
 from edgedec.options import GenerateOptions
+from edgedec.policies import BEST
 from edgedec.text import FILE, TEMPLATE, Text
 
-STRATEGIES = "edgedec.strategies"
-BEST = "plain"
-"""What `auto` means; with one strategy there is nothing to measure."""
-MOST_THREADS = 64
-"""More are refused, unless there are more processors."""
+if TYPE_CHECKING:
+    from edgedec.drafting import Drafting
 
 
-def load(
+def load(  # noqa: PLR0913 - all but the first have defaults and are named
     name_or_path: str | Path = "stories",
     *,
     device: str | None = None,
     runtime: str | None = None,
-    strategy: str = "auto",
+    strategy: str = AUTO,
     threads: int | None = None,
     kv_type: str | None = None,
+    strategy_options: Mapping[str, Any] | None = None,
+    policy: str = BEST,
+    acceptance: str = "exact",
 ) -> Model:
     """Open a shipped model by name, or a bundle by its folder.
 
     `device` (None: cpu) is one of `edgedec devices`; `runtime` (None: the best there) what runs it;
-    `strategy` how to draft; `threads` None takes the physical cores; `kv_type` is how keys and
-    values are kept: "fp16" or "int8" (native), "fp32" (onnx), None the first of these. Eight bit is
-    lossy: the text may differ from that with 16.
+    `strategy` how to draft: `auto` combines what pays on this device, `plain` does not draft, and
+    names joined by + (`prompt_lookup+token_recycling`) are what they say; `strategy_options` are
+    fields of theirs (`{"token_recycling.hot_start": "file.safetensors"}`). `policy` says how much
+    of a draft is checked (`best`: what pays; the others are for comparison), `acceptance` "typical"
+    takes what is likely enough and is lossy. `threads` None takes the physical cores; `kv_type` is
+    how keys and values are kept: "fp16" or "int8" (native), "fp32" (onnx), None the first of these.
+    Eight bit is lossy: the text may differ from that with 16.
+
+    The first load on a device measures it for up to 2 seconds, unless the strategy is `plain`;
+    `edgedec profile` does so more thoroughly.
 
     Raises:
         BundleError: the bundle is missing or damaged.
@@ -49,32 +60,49 @@ def load(
         UsageError: a number of threads that no machine like this can use, or a `kv_type` that the
             runtime does not have.
     """
-    started = time.perf_counter()
-    _check_threads(threads)
-    name, drafting = strategy_named(strategy)
-    bundle = open_bundle(name_or_path)
-    place, module = devices.choose(bundle.manifest.forms, device, runtime)
-    text = _text(bundle)
-
-    wanted = EngineOptions(device=place.name, threads=threads, kv_type=kv_type)
-
-    def open_engine(path: str) -> Engine:
-        return module.open(open_bundle(path), wanted)
-
-    engine = module.open(bundle, wanted)
     return Model(
-        Setup(
-            bundle=bundle,
-            text=text,
-            device=place,
-            engine=engine,
-            open_engine=open_engine,
-            strategy=drafting,
-            strategy_name=name,
-            strategy_requested=strategy,
-            load_seconds=time.perf_counter() - started,
+        assemble(
+            name_or_path,
+            EngineOptions(device=device or "", threads=threads, kv_type=kv_type),
+            runtime,
+            drafting.choose(strategy, strategy_options, policy, acceptance),
         )
     )
+
+
+def assemble(
+    name_or_path: str | Path, options: EngineOptions, runtime: str | None, drafted: Drafting
+) -> Setup:
+    """What a model is made of: all that `load` finds; `options.device` "" is the default device."""
+    started = time.perf_counter()
+    cores.check_threads(options.threads)
+    bundle = open_bundle(name_or_path)
+    place, module = devices.choose(bundle.manifest.forms, options.device or None, runtime)
+    text = _text(bundle)
+    wanted = replace(options, device=place.name)
+
+    def open_draft(path: str) -> Engine:
+        other = open_bundle(path)
+        _check_same_tokens(bundle, other)
+        return module.open(other, wanted)
+
+    engine = module.open(bundle, wanted)
+    return Setup(
+        bundle=bundle,
+        text=text,
+        device=place,
+        engine=engine,
+        open_engine=open_draft,
+        drafting=drafted,
+        costs=_costs(engine, bundle, place, wanted) if drafted.parts else flat(),
+        load_seconds=time.perf_counter() - started,
+    )
+
+
+def _costs(engine: Engine, bundle: Bundle, place: Device, options: EngineOptions) -> Costs:
+    from edgedec import profiler
+
+    return profiler.costs_for(engine, bundle, place, options)
 
 
 def generate(
@@ -93,24 +121,14 @@ def _text(bundle: Bundle) -> Text:
     return Text.open(bundle.path, bundle.manifest.architecture)
 
 
-def _check_threads(threads: int | None) -> None:
-    """Refuse what would bring the machine to a halt: threads that wait keep a core busy."""
-    most = max(MOST_THREADS, os.cpu_count() or 1)
-    if threads is not None and not (isinstance(threads, int) and 1 <= threads <= most):
-        raise UsageError(f"threads is {threads!r}; it must be a whole number from 1 to {most}")
-
-
-def strategy_named(requested: str) -> tuple[str, Strategy]:
-    """The strategy with its default options, and its name, which `auto` leaves open.
-
-    Raises:
-        UnsupportedError: there is none of that name.
-    """
-    name = BEST if requested == "auto" else requested
-    module = rooms.load(STRATEGIES, name)
-    # The class has the file's name in CamelCase.
-    kind = getattr(module, name.title().replace("_", ""))
-    return name, cast("Strategy", kind())
+def _check_same_tokens(bundle: Bundle, other: Bundle) -> None:
+    """A draft model must mean the same by the same ids."""
+    mine, theirs = (each.manifest.files.get(FILE) for each in (bundle, other))
+    if mine is None or theirs is None or mine.sha256 != theirs.sha256:
+        raise UnsupportedError(
+            f"{other.manifest.name} has another tokenizer than {bundle.manifest.name}: a draft "
+            "model must share it; export both from one family"
+        )
 
 
 __all__ = ["Cancel", "Chunk", "Generation", "Messages", "Model", "Score", "generate", "load"]

@@ -12,7 +12,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
@@ -45,6 +45,11 @@ class Bundle:
         if name not in self.manifest.files:
             raise BundleError(f"{self.path.name}: the manifest lists no file {name!r}")
         return self.path / name
+
+    def strategy_file(self, strategy: str) -> Path | None:
+        """The file that belongs to a strategy, if the manifest lists one."""
+        name = f"strategies/{strategy}.safetensors"
+        return self.path / name if name in self.manifest.files else None
 
     def verify(self) -> None:
         """Hash every file anew.
@@ -248,6 +253,33 @@ def write_bundle(target: Path, force: bool = False) -> Iterator[BundleWriter]:
         for folder in missing:
             with suppress(OSError):
                 folder.rmdir()  # only what is empty goes, so a finished bundle keeps its parents
+
+
+def add_strategies(bundle: Bundle, files: Mapping[str, Path]) -> Bundle:
+    """Put data of strategies (name -> a file of theirs) into a bundle, which changes its hash.
+
+    The bundle is replaced as a whole by one whose other files are links to, or copies of, the
+    same; whatever goes wrong, the old one stays.
+
+    Raises:
+        WriteError: the place is read-only, or the disk is full.
+    """
+    with write_bundle(bundle.path, force=True) as writer:
+        data = {f"strategies/{name}.safetensors": path for name, path in files.items()}
+        whole = {name: bundle.path / name for name in bundle.manifest.files} | data
+        for name, path in whole.items():
+            _link(path, writer.path / name)
+        known = sorted({*bundle.manifest.strategies, *files})
+        writer.finish(msgspec.structs.replace(bundle.manifest, strategies=tuple(known)))
+    return open_bundle(bundle.path)
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _check_target(target: Path, force: bool) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -233,8 +233,16 @@ class Draft:
     """Proposed continuations as a tree of n nodes, parents first (-1: follows the last token).
 
     `score[n]` is the drafter's uncalibrated probability of a node given its parent, `rank[n]` its
-    place among its siblings. `riders[n]` are the learned ids to hang below each node (never
-    emitted; they prepare the next draft).
+    place among its siblings.
+
+    Riders are learned ids that hang below a node as a chain, are never emitted, and prepare the
+    next draft. `riders[0]` hang below the last token, `riders[i + 1]` below node i; `gains[j]` is
+    what the j-th rider of the node that is accepted last is expected to add to the next turn, in
+    tokens. The planner checks as many of them as pay.
+
+    A `whole` draft is checked as it is, neither merged nor pruned. `law` [n + 1, V] are the
+    distributions from which the children of the root and of each node were drawn without
+    replacement: with it a draft can be accepted by recursive rejection.
     """
 
     tokens: Ints
@@ -242,6 +250,9 @@ class Draft:
     score: Floats
     rank: Ints
     riders: Sequence[Sequence[int]] | None = None
+    gains: Sequence[float] = ()
+    whole: bool = False
+    law: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,11 +266,22 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a drafter may look at: all tokens so far, and how many of them were the prompt."""
+    """What a drafter may look at: all tokens so far, and how many of them were the prompt.
 
-    tokens: Sequence[int]
+    Between two calls of `Drafter.reset` the tokens only grow. At a `temperature` above 0 they are
+    drawn with the noise that `edgedec.gumbel` makes of seed and output index; a drafter with its
+    own probabilities q guesses best by the largest log q / temperature + noise.
+    """
+
+    tokens: list[int]
     prompt_length: int
     seed: int
+    temperature: float = 0.0
+
+    @property
+    def index(self) -> int:
+        """The output index of the next token."""
+        return len(self.tokens) - self.prompt_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,16 +289,18 @@ class Outcome:
     """One turn of the loop, told to every drafter.
 
     `tree` is what was checked, its node i being step row i + 1 (row 0 is the last token emitted
-    before); `accepted` the nodes on the accepted path; `emitted` the tokens that came out.
-    `topk` [n + 1, k] and `hidden` [n + 1, D] hold what the strategy's `Needs` asked for.
+    before), its riders the rows after the nodes, in the order of their lists; `accepted` the nodes
+    on the accepted path; `emitted` the tokens that came out after those of `context`. `topk`
+    [rows, k] and `hidden` [rows, D] hold what the strategies' `Needs` asked for, of all rows.
+    Arrays are views, valid only during the call.
     """
 
     tree: Draft
+    context: Context
     accepted: tuple[int, ...]
     emitted: tuple[int, ...]
     topk: tuple[Ints, Floats] | None = None
     hidden: dict[int, Floats] = field(default_factory=dict)
-    rider_hidden: Floats | None = None
     seconds: float = 0.0
 
 
@@ -291,6 +315,10 @@ class Host(Protocol):
     @property
     def capabilities(self) -> Capabilities:
         """What its runtime can do."""
+        ...
+
+    def data(self, strategy: str) -> Path | None:
+        """The bundle's `strategies/<strategy>.safetensors`, if there is one."""
         ...
 
     def step(
@@ -322,7 +350,7 @@ class Drafter(Protocol):
         ...
 
     def observe(self, outcome: Outcome) -> None:
-        """Learn from what was checked."""
+        """Learn from what was checked, in a turn in which it was asked to propose."""
         ...
 
     def reset(self) -> None:
@@ -331,7 +359,12 @@ class Drafter(Protocol):
 
 
 class Strategy(Protocol):
-    """A way of drafting with its options: a frozen dataclass, one file in `strategies/`."""
+    """A way of drafting with its options: a frozen dataclass, one file in `strategies/`.
+
+    `automatic` says whether the strategy `auto` includes it: it needs no option to be given.
+    """
+
+    automatic: ClassVar[bool]
 
     @property
     def lossy(self) -> bool:

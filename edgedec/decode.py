@@ -1,33 +1,27 @@
-"""The one loop: propose -> step -> accept -> keep -> observe.
+"""The one loop: propose -> merge -> plan -> step -> accept -> keep -> observe.
 
 A turn steps the tokens that the session has not seen (the end of the prompt at first, the last
 token later) with the draft tree below them, draws along the tree, keeps the accepted path, and
-tells the drafter. Plain decoding is the same loop with an empty tree. It reads and writes token
+tells the drafters. Plain decoding is the same loop with an empty tree. It reads and writes token
 ids, and knows no runtime, no strategy and no text.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
 
 from edgedec import accept, draft
 from edgedec.accept import Checked, Emitted, Rule, Walk
-from edgedec.contracts import (
-    TRUNK,
-    Context,
-    Draft,
-    Drafter,
-    Needs,
-    Outcome,
-    Session,
-    Want,
-)
+from edgedec.contracts import TRUNK, Context, Draft, Needs, Outcome, Session, Want
 from edgedec.errors import InputError
 from edgedec.host import Scratch
 from edgedec.sampling import State
+
+if TYPE_CHECKING:
+    from edgedec.plan import Planner
 
 Steps = Generator[tuple[Emitted, ...], None, None]
 
@@ -38,7 +32,9 @@ class Tally:
 
     `reused` prompt tokens were in the session already, the other `prefilled` ones were run.
     `passes` are steps that gave tokens, `drawn` what they gave (a stop token counts), `evaluated`
-    and `accepted` draft nodes. `finish` is `cancelled` until the text ends by itself.
+    and `accepted` draft nodes. `depths[d]` counts the turns whose tree reached depth d + 1 below
+    an accepted node, and those in which a node there was accepted. `finish` is `cancelled` until
+    the text ends by itself.
     """
 
     reused: int = 0
@@ -48,17 +44,26 @@ class Tally:
     evaluated: int = 0
     accepted: int = 0
     near_ties: int = 0
+    depths: list[list[int]] = field(default_factory=list)
     finish: Literal["stop", "length", "cancelled"] = "cancelled"
 
 
 class Loop:
-    """A session, its drafter, and the way from a prompt to tokens."""
+    """A session, the planner with its drafters, and the way from a prompt to tokens."""
 
-    def __init__(self, session: Session, host: Scratch, drafter: Drafter, needs: Needs) -> None:
+    def __init__(
+        self,
+        session: Session,
+        host: Scratch,
+        planner: Planner,
+        needs: Needs,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._session, self._host = session, host
-        self._drafter, self._needs = drafter, needs
+        self._planner, self._needs, self._clock = planner, needs, clock
         self._context = host.architecture.limits.context
         self._widths = host.capabilities.row_widths
+        self._read: list[int] = []
         self._most = draft.width(host.capabilities, host.capabilities.max_rows)
         self._chunk = draft.width(host.capabilities, host.capabilities.prompt_rows)
 
@@ -108,15 +113,17 @@ class Loop:
     def reset(self) -> None:
         """Forget the conversation: session and drafter begin anew."""
         self._session.truncate(0)
-        self._drafter.reset()
+        self._planner.reset()
+        self._read = []
 
     def _reuse(self, tokens: list[int]) -> int:
         """Cut the trunk to what it shares with the prompt, leaving at least one token to run."""
         held = self._session.tokens
         most = min(len(held), len(tokens) - 1)
         shared = next((i for i in range(most) if held[i] != tokens[i]), most)
-        if shared <= 1 < len(held):
-            self._drafter.reset()
+        if tokens[: len(self._read)] != self._read:
+            self._planner.reset()
+        self._read = tokens
         self._session.truncate(shared)
         self._host.rows = 0
         return shared
@@ -127,46 +134,52 @@ class Loop:
         self._session.keep([result.handles[len(tokens) - 1]])
 
     def _turn(self, tokens: list[int], done: int, turn: _Turn, tally: Tally) -> Walk:
-        started = time.perf_counter()
+        started = self._clock()
         pending = tokens[done:]
-        tree = self._propose(tokens, turn, self._most - len(pending))
+        sampling = turn.rule.sampler.sampling
+        start = len(tokens) - turn.count
+        context = Context(tokens, start, sampling.seed, sampling.temperature)
+        tree = self._propose(context, len(pending), turn)
         root = len(pending) - 1
         rows = draft.rows(pending, tree, self._widths, self._host.rows)
-        drawn = tuple(range(root, root + 1 + len(tree.tokens)))
-        result = self._session.step(rows, want=Want(drawn, self._needs.hidden))
+        used = root + 1 + len(tree.tokens) + draft.riders(tree)
+        stepping = self._clock()
+        result = self._session.step(rows, want=Want(tuple(range(root, used)), self._needs.hidden))
+        stepped = self._clock()
         # Without a draft the step is plain decoding's own: nothing can come out differently.
         rule = turn.rule if len(tree.tokens) else replace(turn.rule, near_ties=False)
-        walk = accept.walk(Checked(tree, result, root), rule, turn.state, turn.count)
-        self._observe(Checked(tree, result, root), walk, time.perf_counter() - started)
+        checked = Checked(tree, result, root)
+        walk = accept.walk(checked, rule, turn.state, turn.count)
+        self._observe(checked, walk, context, used)
         last = walk.nodes[-1] if walk.nodes else TRUNK
         self._session.keep([result.handles[root + 1 + last]])
         self._host.rows = 0
         _count(tally, tree, walk)
+        self._planner.spent(self._clock() - started - (stepped - stepping))
         return walk
 
-    def _propose(self, tokens: list[int], turn: _Turn, budget: int) -> Draft:
+    def _propose(self, context: Context, pending: int, turn: _Turn) -> Draft:
         """A tree that fits the step and does not reach beyond the end of the text."""
-        depth = turn.rule.limit - turn.count - 1
-        if budget < 1 or depth < 1:
-            return draft.empty()
-        sampler = turn.rule.sampler
-        context = Context(tokens, len(tokens) - turn.count, sampler.sampling.seed)
-        tree = self._drafter.propose(context, budget)
-        return draft.cut(draft.check(tree, self._host.architecture.vocab), budget, depth)
-
-    def _observe(self, checked: Checked, walk: Walk, seconds: float) -> None:
-        needs, result = self._needs, checked.result
-        end = checked.root + 1 + len(checked.tree.tokens)
-        self._drafter.observe(
-            Outcome(
-                tree=checked.tree,
-                accepted=walk.nodes,
-                emitted=tuple(emitted.token for emitted in walk.emitted),
-                topk=result.topk(needs.topk) if needs.topk else None,
-                hidden={j: result.hidden(j)[checked.root : end] for j in needs.hidden},
-                seconds=seconds,
-            )
+        return self._planner.propose(
+            context, pending, self._most - pending, turn.rule.limit - turn.count - 1
         )
+
+    def _observe(self, checked: Checked, walk: Walk, context: Context, used: int) -> None:
+        needs, result, planner = self._needs, checked.result, self._planner
+        if not planner.drafts:
+            return
+        started = self._clock()
+        topk = result.topk(needs.topk) if planner.wants_topk else None
+        seconds = self._clock() - started
+        outcome = Outcome(
+            tree=checked.tree,
+            context=context,
+            accepted=walk.nodes,
+            emitted=tuple(emitted.token for emitted in walk.emitted),
+            topk=topk,
+            hidden={j: result.hidden(j)[checked.root : used] for j in needs.hidden},
+        )
+        planner.observe(outcome, used, seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +192,14 @@ class _Turn:
 def _count(tally: Tally, tree: Draft, walk: Walk) -> None:
     tally.passes += 1
     tally.drawn += len(walk.emitted) + (walk.finish == "stop")
+    tally.near_ties += walk.near_ties
+    if not len(tree.tokens):
+        return
     tally.evaluated += len(tree.tokens)
     tally.accepted += len(walk.nodes)
-    tally.near_ties += walk.near_ties
+    reached = len(walk.nodes) + draft.below(tree, walk.nodes)
+    while len(tally.depths) < reached:
+        tally.depths.append([0, 0])
+    for depth in range(reached):
+        tally.depths[depth][0] += 1
+        tally.depths[depth][1] += depth < len(walk.nodes)

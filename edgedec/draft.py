@@ -6,11 +6,13 @@ Knows nothing about who proposed it, what it costs, or which tokens are right.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgedec.contracts import TRUNK, Capabilities, Draft, Rows
+from edgedec import _tree
+from edgedec.contracts import TRUNK, Capabilities, Context, Draft, Rows
 from edgedec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +25,28 @@ def empty() -> Draft:
     return Draft(none, none, np.zeros(0, np.float32), none)
 
 
+class Sheet:
+    """Arrays with room for a tree, to be written to anew in every turn."""
+
+    def __init__(self, room: int) -> None:
+        self.tokens, self.parents = np.empty(room, np.int32), np.empty(room, np.int32)
+        self.score, self.rank = np.empty(room, np.float32), np.empty(room, np.int32)
+        self.arrays = self.tokens, self.parents, self.score, self.rank
+
+    def draft(self, count: int, riders: Sequence[Sequence[int]] | None = None) -> Draft:
+        """The first `count` nodes: views, valid until the next turn."""
+        tokens, parents, score, rank = self.arrays
+        return Draft(tokens[:count], parents[:count], score[:count], rank[:count], riders)
+
+
+def grown(table: _tree.Successors, context: Context, nodes: int, sheet: Sheet) -> Draft:
+    """The likeliest tree of at most `nodes` nodes that a table of successors holds."""
+    temperature, seed, index = context.temperature, context.seed, context.index
+    return sheet.draft(
+        table.grow(context.tokens, nodes, nodes, temperature, seed, index, *sheet.arrays)
+    )
+
+
 def check(draft: Draft, vocab: int) -> Draft:
     """The draft itself, if it is a tree of token ids below `vocab`, parents first.
 
@@ -30,6 +54,8 @@ def check(draft: Draft, vocab: int) -> Draft:
         UsageError: it is not; the message names the first node that is wrong.
     """
     count = len(draft.tokens)
+    if draft.riders is not None and len(draft.riders) != count + 1:
+        raise UsageError(f"a draft of {count} tokens names riders for {len(draft.riders)} rows")
     for field in ("parents", "score", "rank"):
         if len(getattr(draft, field)) != count:
             raise UsageError(
@@ -49,36 +75,52 @@ def check(draft: Draft, vocab: int) -> Draft:
 
 def cut(draft: Draft, nodes: int, depth: int) -> Draft:
     """The first `nodes` of those at most `depth` below the root (whose children have depth 1)."""
-    depths = _depths(draft.parents)
-    kept = [node for node, d in enumerate(depths) if d <= depth][: max(nodes, 0)]
-    if len(kept) == len(depths):
-        return draft
+    kept = [node for node, d in enumerate(_depths(draft.parents)) if d <= depth][: max(nodes, 0)]
+    return draft if len(kept) == len(draft.tokens) else select(draft, kept)
+
+
+def select(draft: Draft, nodes: Sequence[int]) -> Draft:
+    """The tree of these nodes, in this order; parents are among them and stand first."""
+    kept = list(nodes)
     place = {TRUNK: TRUNK} | {node: index for index, node in enumerate(kept)}
-    return Draft(
+    lines = [0, *(node + 1 for node in kept)]
+    return replace(
+        draft,
         tokens=draft.tokens[kept],
         parents=np.array([place[int(draft.parents[node])] for node in kept], np.int32),
         score=draft.score[kept],
         rank=draft.rank[kept],
-        riders=None if draft.riders is None else [draft.riders[node] for node in kept],
+        riders=None if draft.riders is None else [draft.riders[line] for line in lines],
+        law=None if draft.law is None else draft.law[lines],
     )
 
 
 def rows(chain: Sequence[int], draft: Draft, widths: Sequence[int] | None, first: int = 0) -> Rows:
-    """The rows of a step: the chain below the trunk, the draft below the chain, padding.
+    """The rows of a step: the chain below the trunk, the draft below it, its riders, padding.
 
-    Node i of the draft is row `len(chain) + i`. `widths` are the numbers of rows a step may have
-    (None: any); what pads hangs below the trunk and is never kept. `first` is the handle that the
-    first row will get.
+    Node i of the draft is row `len(chain) + i`; riders follow the nodes, in the order of their
+    lists. `widths` are the numbers of rows a step may have (None: any); what pads hangs below the
+    trunk and is never kept. `first` is the handle that the first row will get.
     """
-    root, count = first + len(chain) - 1, len(chain) + len(draft.tokens)
-    padding = min(width for width in widths if width >= count) - count if widths else 0
-    nodes = np.where(draft.parents == TRUNK, root, draft.parents + root + 1)
-    return Rows(
-        tokens=np.array([*chain, *draft.tokens.tolist(), *[0] * padding], np.int32),
-        parents=np.array(
-            [TRUNK, *range(first, root), *nodes.tolist(), *[TRUNK] * padding], np.int32
-        ),
-    )
+    root = first + len(chain) - 1
+    tokens = [*chain, *draft.tokens.tolist()]
+    parents = [TRUNK, *range(first, root)]
+    if len(draft.tokens):
+        parents += (draft.parents + (root + 1)).tolist()
+    for node, riders in enumerate(draft.riders or (), start=root):
+        for count, rider in enumerate(riders):
+            parents.append(first + len(tokens) - 1 if count else node)
+            tokens.append(rider)
+    if widths:
+        padding = min(width for width in widths if width >= len(tokens)) - len(tokens)
+        tokens += [0] * padding
+        parents += [TRUNK] * padding
+    return Rows(np.array(tokens, np.int32), np.array(parents, np.int32))
+
+
+def riders(draft: Draft) -> int:
+    """How many riders a draft has."""
+    return sum(map(len, draft.riders)) if draft.riders else 0
 
 
 def width(capabilities: Capabilities, most: int) -> int:
@@ -96,8 +138,29 @@ def children(draft: Draft) -> dict[tuple[int, int], int]:
     return found
 
 
+def below(draft: Draft, path: Sequence[int]) -> bool:
+    """Whether a node hangs below the last node of an accepted path (empty: below the root)."""
+    return bool((draft.parents == (path[-1] if path else TRUNK)).any())
+
+
 def _depths(parents: Ints) -> Sequence[int]:
     depths: list[int] = []
     for parent in parents.tolist():
         depths.append(1 if parent == TRUNK else depths[parent] + 1)
     return depths
+
+
+def check_options(strategy: object, **bounds: tuple[float, float]) -> None:
+    """Refuse options of a strategy outside of their bounds, both inclusive; whole numbers where
+    the bounds are.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    for name, (low, high) in bounds.items():
+        value = getattr(strategy, name)
+        whole = isinstance(low, int)
+        kinds = (int,) if whole else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+            what = "a whole number" if whole else "a number"
+            raise UsageError(f"{name} is {value!r}; it must be {what} from {low} to {high}")

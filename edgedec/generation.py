@@ -61,7 +61,8 @@ class Generation:
     `seconds` leaves out `load_seconds`; `tokens_per_second` counts from the first token on and is
     None for fewer than two. `evaluated` and `accepted` count draft tokens; `near_ties` the tokens
     of drafted turns that were chosen by a margin under 0.02, where the runtime is not bitwise
-    exact. `logprobs` is None (and not in the document) unless it was asked for.
+    exact. `depths[d]` are the turns in which a node d + 1 levels deep could be accepted, and those
+    in which one was. `logprobs` is None (and not in the document) unless it was asked for.
     """
 
     text: str
@@ -85,6 +86,7 @@ class Generation:
     evaluated: int
     accepted: int
     near_ties: int
+    depths: tuple[tuple[int, int], ...]
     peak_rss_mb: float
     logprobs: tuple[TokenLogprobs, ...] | None = None
 

@@ -32,11 +32,16 @@ def gumbel(seed: int, index: int, tokens: NDArray[np.integer]) -> NDArray[np.flo
 
     `seed` and `index` are taken modulo 2^64.
     """
-    uniform = _uniform(_hash(_key(seed, index), tokens))
-    np.log(uniform, out=uniform)
-    np.negative(uniform, out=uniform)
-    np.log(uniform, out=uniform)
-    return np.negative(uniform, out=uniform)
+    noise = uniform(seed, index, tokens)
+    np.log(noise, out=noise)
+    np.negative(noise, out=noise)
+    np.log(noise, out=noise)
+    return np.negative(noise, out=noise)
+
+
+def uniform(seed: int, index: int, tokens: NDArray[np.integer]) -> NDArray[np.float64]:
+    """The numbers between 0 and 1 that the noise is made of."""
+    return _uniform(_hash(_key(seed, index), tokens))
 
 
 def _key(seed: int, index: int) -> int:
@@ -62,6 +67,6 @@ def _hash(key: int, tokens: NDArray[np.integer]) -> NDArray[np.uint64]:
 
 
 def _uniform(hashes: NDArray[np.uint64]) -> NDArray[np.float64]:
-    uniform = ((hashes >> np.uint64(11)) | np.uint64(1)).astype(np.float64)
-    uniform *= 2.0**-53
-    return uniform
+    numbers = ((hashes >> np.uint64(11)) | np.uint64(1)).astype(np.float64)
+    numbers *= 2.0**-53
+    return numbers

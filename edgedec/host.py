@@ -6,6 +6,7 @@ It cannot keep a row, so a drafter cannot change the text. It knows no drafter.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from edgedec.architecture import Architecture
 from edgedec.contracts import Capabilities, Engine, Layers, Rows, Session, StepResult, Want
@@ -20,12 +21,17 @@ class Scratch:
         architecture: Architecture,
         capabilities: Capabilities,
         open_engine: Callable[[str], Engine],
+        data: Callable[[str], Path | None] = lambda strategy: None,
     ) -> None:
         self.architecture = architecture
         self.capabilities = capabilities
         self.rows = 0
         self._session = session
-        self._open_engine = open_engine
+        self._open_engine, self._data = open_engine, data
+
+    def data(self, strategy: str) -> Path | None:
+        """The bundle's file for a strategy, if there is one."""
+        return self._data(strategy)
 
     def step(
         self, rows: Rows, layers: Layers | None = None, want: Want | None = None

@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING, Unpack, overload
 from edgedec import memory, options, scoring
 from edgedec.accept import Emitted, Rule
 from edgedec.bundle import Bundle
-from edgedec.contracts import Device, Engine, Strategy
+from edgedec.contracts import Device, Engine
+from edgedec.costs import Costs
 from edgedec.decode import Loop, Steps, Tally
+from edgedec.drafting import PLAIN, Drafting
 from edgedec.errors import InputError, UnsupportedError, UsageError
 from edgedec.generation import FinishReason, Generation, Score, TokenLogprobs
 from edgedec.host import Scratch
 from edgedec.options import GenerateOptions, Options
+from edgedec.plan import Planner
 from edgedec.sampling import Logprobs, Sampler
 from edgedec.stopping import StopStrings
 from edgedec.streaming import Writer
@@ -44,10 +47,10 @@ class Setup:
     device: Device
     engine: Engine
     open_engine: Callable[[str], Engine]
-    strategy: Strategy
-    strategy_name: str
-    strategy_requested: str
+    drafting: Drafting
+    costs: Costs
     load_seconds: float
+    clock: Callable[[], float] = time.perf_counter
 
 
 class Model:
@@ -70,11 +73,22 @@ class Model:
         self._engine = setup.engine
         self._capabilities = setup.engine.capabilities
         self._session = setup.engine.session()
-        host = Scratch(self._session, self._architecture, self._capabilities, setup.open_engine)
-        needs = setup.strategy.needs(self._architecture, self._capabilities)
-        self._loop = Loop(self._session, host, setup.strategy.open(host), needs)
+        self._loop = self._open_loop()
         self._busy = threading.Lock()
         self._closed = False
+
+    def _open_loop(self) -> Loop:
+        """The loop with drafters that know nothing yet."""
+        setup, shape = self._setup, (self._architecture, self._capabilities)
+        host = Scratch(self._session, *shape, setup.open_engine, setup.bundle.strategy_file)
+        planner = Planner(
+            setup.drafting.open(host, *shape),
+            setup.costs,
+            self._architecture.vocab,
+            setup.drafting.policy,
+            setup.clock,
+        )
+        return Loop(self._session, host, planner, setup.drafting.needs(*shape), setup.clock)
 
     # --- what it is ------------------------------------------------------------------------------
 
@@ -144,7 +158,8 @@ class Model:
         return tokens
 
     def _run(self, prompt: list[int], chosen: Options) -> Generation:
-        course = _Course()
+        clock = self._setup.clock
+        course = _Course(clock, clock())
         writer = Writer(
             self._setup.text.stream(after=prompt), StopStrings(chosen.stop), chosen.stream
         )
@@ -163,6 +178,7 @@ class Model:
             limit=chosen.max_new_tokens,
             logprobs=chosen.logprobs,
             near_ties=self._capabilities.exactness == "token",
+            acceptance=self._setup.drafting.rule,
         )
 
     def _report(
@@ -183,10 +199,10 @@ class Model:
             model=self.name,
             runtime=setup.device.runtime,
             device=setup.device.name,
-            strategy=setup.strategy_name,
-            strategy_requested=setup.strategy_requested,
-            lossy=setup.strategy.lossy,
-            seconds=round(time.perf_counter() - course.started, 6),
+            strategy=self._ran(tally),
+            strategy_requested=setup.drafting.requested,
+            lossy=setup.drafting.lossy,
+            seconds=round(setup.clock() - course.started, 6),
             load_seconds=round(setup.load_seconds, 6),
             tokens_per_second=course.tokens_per_second(),
             time_to_first_token_ms=course.time_to_first_token_ms(),
@@ -195,9 +211,14 @@ class Model:
             evaluated=tally.evaluated,
             accepted=tally.accepted,
             near_ties=tally.near_ties,
+            depths=tuple((tried, right) for tried, right in tally.depths),
             peak_rss_mb=memory.peak_rss_mb(),
             logprobs=None if chosen.logprobs is None else course.logprobs(),
         )
+
+    def _ran(self, tally: Tally) -> str:
+        """What drafted; `plain` where nothing that was proposed was worth checking."""
+        return self._setup.drafting.name if tally.evaluated else PLAIN
 
     # --- scoring ---------------------------------------------------------------------------------
 
@@ -271,6 +292,12 @@ class Model:
         with self._alone():
             self._loop.reset()
 
+    def forget(self) -> None:
+        """Forget the conversation and all that drafters learned, as if just loaded."""
+        with self._alone():
+            self._loop.reset()
+            self._loop = self._open_loop()
+
     def close(self) -> None:
         """Give the weights back. Closing twice is fine."""
         if not self._closed:
@@ -308,15 +335,16 @@ class Model:
 class _Course:
     """What one generation gave so far, and when."""
 
+    clock: Callable[[], float]
+    started: float
     tally: Tally = field(default_factory=Tally)
     taken: list[Emitted] = field(default_factory=list)
-    started: float = field(default_factory=time.perf_counter)
     first: float = 0.0
     last: float = 0.0
 
     def mark(self) -> None:
         """A step has given tokens."""
-        self.last = time.perf_counter()
+        self.last = self.clock()
         self.first = self.first or self.last
 
     def tokens_per_second(self) -> float | None:

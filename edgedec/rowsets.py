@@ -18,6 +18,7 @@ Bools = NDArray[np.bool_]
 Indices = NDArray[np.int64]
 
 _CHAIN = np.tri(64, dtype=np.bool_)
+_BITS = np.int64(1) << np.arange(63, dtype=np.int64)
 
 
 class Slots:
@@ -101,6 +102,9 @@ def members(rows: Sequence[int]) -> int:
 
 def matrix(rows: Sequence[int], columns: int) -> Bools:
     """Sets as the lines of a boolean matrix [rows, columns]."""
+    if columns <= 63:
+        found: Bools = (np.array(rows, np.int64)[:, None] & _BITS[:columns]).astype(np.bool_)
+        return found
     width = max(1, -(-columns // 8))
     packed = np.frombuffer(b"".join(bits.to_bytes(width, "little") for bits in rows), np.uint8)
     unpacked = np.unpackbits(packed.reshape(len(rows), width), axis=1, bitorder="little")

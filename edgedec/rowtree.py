@@ -39,6 +39,7 @@ from edgedec.rowsets import (
     with_ancestors,
 )
 
+Parents = NDArray[np.int32]
 _NO_SLOTS = np.zeros(0, np.int64)
 
 
@@ -133,9 +134,8 @@ class RowTree:
         chain = self._ancestors is None and rows.visible is None and is_chain(parents, first)
         positions = self._positions(rows, parents, chain)
         self._check_room(positions, count)
-        own, past = (
-            self._chain_sight(count, layers) if chain else self._sight(rows, parents, layers)
-        )
+        see = self._chain_sight if chain else self._sight
+        own, past = see(rows, parents, layers)
         past_slots = np.array(self._slot, np.int64) if first else _NO_SLOTS
         slots = self._slots.take(count)
         self._token += np.asarray(rows.tokens).tolist()
@@ -178,22 +178,22 @@ class RowTree:
 
     # --- who sees whom ---------------------------------------------------------------------------
 
-    def _chain_sight(self, count: int, layers: int) -> tuple[Bools, Bools]:
-        first = self.living
+    def _chain_sight(self, rows: Rows, parents: Parents, layers: int) -> tuple[Bools, Bools]:
+        first, count = self.living, len(parents)
         if first:
             self._check_seen([(1 << first) - 1], [first], layers, layers)
         return chain_matrix(count), np.ones((count, first), np.bool_)
 
-    def _sight(self, rows: Rows, parents: NDArray[np.int32], layers: int) -> tuple[Bools, Bools]:
+    def _sight(self, rows: Rows, parents: Parents, layers: int) -> tuple[Bools, Bools]:
         """What new rows see: ancestors, themselves and what `visible` names."""
         first, count = self.living, len(parents)
         ancestors = with_ancestors(self._all_ancestors(), parents.tolist())
         extra = extra_rows(rows.visible, first, count)
         handles = range(first, first + count)
         seen = [ancestors[handle] | extra.get(handle, 0) for handle in handles]
+        self._ancestors = ancestors
         past = [bits & ((1 << first) - 1) for bits in seen]
         self._check_seen(past, handles, layers, layers)
-        self._ancestors = ancestors
         self._extra |= extra
         return matrix([bits >> first for bits in seen], count), matrix(past, first)
 

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgedec import processors
+from edgedec import _tree, processors
 from edgedec.constraint import Allowed, Constraint
 from edgedec.errors import InputError, UsageError
 from edgedec.gumbel import gumbel
-from edgedec.processors import Processor
+from edgedec.processors import Processor, Temperature
 
 Floats = NDArray[np.float32]
 State = tuple[Any, ...]
@@ -103,6 +103,11 @@ class Sampler:
         """
         return self.greedy and not self.chain
 
+    @property
+    def _drawn_at_once(self) -> bool:
+        """Whether noise is added to nothing but logits over a temperature."""
+        return not self.greedy and all(type(each) is Temperature for each in self.chain)
+
     def start(self, prompt: Sequence[int]) -> State:
         """The state before the first new token; `prompt` are the ids before it."""
         return tuple(processor.start(prompt) for processor in self.chain)
@@ -121,6 +126,11 @@ class Sampler:
         Raises:
             InputError: no token is left to choose from, or the logits are not numbers.
         """
+        if self._drawn_at_once:
+            sampling = self.sampling
+            token = _tree.draw(logits, sampling.temperature, sampling.seed, index)
+            if token >= 0:
+                return token
         processed = self.process(state, logits)
         if self.greedy:
             token = int(processed.argmax())

@@ -24,7 +24,11 @@ FLOORS = [
     {"edgedec.api"},
     {"edgedec.cli"},
 ]
-MEMBERS = {"edgedec.host": "edgedec.decode", "edgedec.model": "edgedec.api"}
+MEMBERS = {
+    "edgedec.host": "edgedec.decode",
+    "edgedec.model": "edgedec.api",
+    "edgedec.warm": "edgedec.api",
+}
 
 
 def sources() -> Iterator[Path]:
@@ -127,5 +131,6 @@ def test_names_say_something() -> None:
 
 
 def test_every_room_says_how_to_add_to_it() -> None:
-    for folder in ("export", "models", "runtimes", "bench", "edgedec/strategies", "edgedec/cli"):
+    rooms = ("export", "models", "runtimes", "bench")
+    for folder in (*rooms, "edgedec/strategies", "edgedec/profiler", "edgedec/cli"):
         assert (ROOT / folder / "README.md").is_file(), folder

@@ -13,6 +13,7 @@ import click
 
 from edgedec.errors import InputError
 
+POLICIES = ("best", "fixed", "entropy", "confidence", "thompson", "goodput")
 F = TypeVar("F", bound=Callable[..., Any])
 Option = Callable[[Any], Any]
 
@@ -112,7 +113,25 @@ _SAMPLING: tuple[Option, ...] = (
         default="auto",
         show_default=True,
         metavar="NAME",
-        help="How to draft; the words stay the same.",
+        help="How to draft; the words stay the same. auto takes what pays on this device; "
+        "A+B combines two, plain is none.",
+    ),
+    click.option(
+        "--strategy-option",
+        "strategy_options",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="An option of a strategy, such as token_recycling.nodes=16; repeatable.",
+    ),
+    click.option(
+        "--policy",
+        type=click.Choice(POLICIES),
+        help="How much of a draft to check. Default: best, what pays; others are for comparison.",
+    ),
+    click.option(
+        "--acceptance",
+        type=click.Choice(["exact", "typical"]),
+        help="typical takes what is likely enough, and is lossy. Default: exact.",
     ),
 )
 
@@ -129,8 +148,14 @@ def sampling_options(command: F) -> F:
 
 def loading(options: dict[str, Any]) -> dict[str, Any]:
     """Take what `edgedec.load` wants out of the options."""
-    names = ("device", "runtime", "strategy", "threads", "kv_type")
-    return given({name: options.pop(name, None) for name in names})
+    names = ("device", "runtime", "strategy", "threads", "kv_type", "policy", "acceptance")
+    found = given({name: options.pop(name, None) for name in names})
+    chosen = options.pop("strategy_options", ())
+    if not chosen:
+        return found
+    from edgedec import drafting
+
+    return found | {"strategy_options": drafting.read_options(chosen)}
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:

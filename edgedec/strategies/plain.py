@@ -6,6 +6,7 @@ Knows nothing about the model, and asks nothing of it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from edgedec import draft
 from edgedec.architecture import Architecture
@@ -15,6 +16,8 @@ from edgedec.contracts import Capabilities, Context, Draft, Host, Needs, Outcome
 @dataclass(frozen=True, slots=True)
 class Plain:
     """Every token is computed by a step of its own."""
+
+    automatic: ClassVar[bool] = False
 
     @property
     def lossy(self) -> bool:

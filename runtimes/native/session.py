@@ -14,7 +14,7 @@ import numpy as np
 
 from edgedec.contracts import Layers, Rows, Want
 from edgedec.errors import InputError, UsageError
-from edgedec.rowsets import check_hidden, layer_set
+from edgedec.rowsets import chain_matrix, check_hidden, layer_set
 from edgedec.rowtree import Call, RowTree
 from edgedec.runtimes import _state
 from edgedec.runtimes._result import chosen_rows
@@ -182,6 +182,8 @@ class NativeSession:
         chain = call.past.shape[1] == first and call.layers_before == 0
         if chain and call.past.all() and (count == 1 or _is_lower(call.own)):
             return None
+        if chain and not first:
+            return call.own.view(np.uint8)
         visible = np.zeros((count, self._tree.living), np.uint8)
         visible[:, : call.past.shape[1]] = call.past
         visible[:, handles] = call.own
@@ -254,4 +256,4 @@ def _ranges(layers: Layers) -> Ints:
 
 
 def _is_lower(own: NDArray[np.bool_]) -> bool:
-    return bool((own == np.tri(len(own), dtype=np.bool_)).all())
+    return bool((own == chain_matrix(len(own))).all())

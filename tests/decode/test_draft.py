@@ -17,7 +17,7 @@ def tree(*, riders: bool = False) -> Draft:
         parents=np.array(parents, np.int32),
         score=np.linspace(0.1, 0.7, 7, dtype=np.float32),
         rank=np.array([0, 0, 0, 1, 0, 0, 1], np.int32),
-        riders=[[100 + i] for i in range(7)] if riders else None,
+        riders=[[99], *([100 + i] for i in range(7))] if riders else None,
     )
 
 
@@ -39,7 +39,7 @@ def test_a_cut_tree_is_a_tree(
     cut = draft.check(draft.cut(tree(riders=True), nodes, depth), 100)
     assert cut.tokens.tolist() == tokens
     assert cut.parents.tolist() == parents
-    assert cut.riders == [[token + 90] for token in tokens]
+    assert cut.riders == [[99], *([token + 90] for token in tokens)]
     assert cut.score.tolist() == [tree().score[token - 10] for token in tokens]
 
 

@@ -9,7 +9,8 @@ from edgedec.errors import InputError
 from edgedec.sampling import Sampler, Sampling
 from edgedec.strategies.plain import Silent
 
-from .test_exact import CONTEXT, Guesses, fake, run
+from .looped import CONTEXT, fake, run
+from .test_exact import Guesses
 
 
 @pytest.mark.parametrize("limit", [1, 2, 7])

@@ -3,60 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgedec import rooms
+from edgedec import drafting
 from edgedec.accept import Rule
-from edgedec.api import strategy_named
-from edgedec.architecture import (
-    Architecture,
-    Attention,
-    Embedding,
-    Head,
-    Layer,
-    Limits,
-    Mlp,
-    Norm,
-    Stack,
-    Tokens,
-)
 from edgedec.contracts import TRUNK, Context, Draft, Needs, Outcome, Rows
-from edgedec.decode import Loop, Tally
+from edgedec.decode import Tally
 from edgedec.errors import UsageError
 from edgedec.host import Scratch
-from edgedec.runtimes.fake import Fake, FakeSession
 from edgedec.sampling import Sampler, Sampling
 from edgedec.strategies.plain import Silent
 
-VOCAB, CONTEXT = 24, 64
-
-
-def architecture() -> Architecture:
-    layer = Layer(
-        self_attention=Attention(heads=1, kv_heads=1, head_dim=16, scale=1.0),
-        mlp=Mlp(width=16, activation="silu", gated=True),
-        norm=Norm(kind="rms", eps=1e-5),
-    )
-    return Architecture(
-        family="fake",
-        embed=Embedding(vocab=VOCAB, dim=16),
-        decoder=Stack(layers=(layer,) * 4),
-        head=Head(tied=True),
-        tokens=Tokens(eos=(1,)),
-        limits=Limits(context=CONTEXT),
-    )
+from .looped import VOCAB, architecture, drafted, fake, loop, run
 
 
 class Guesses:
     """A drafter that knows what plain decoding says, and is right as often as it is told to be."""
 
-    def __init__(self, truth: Sequence[int], right: float, seed: int) -> None:
-        self._truth, self._right = list(truth), right
+    def __init__(
+        self, truth: Sequence[int], right: float, seed: int, *, whole: bool = True
+    ) -> None:
+        self._truth, self._right, self._whole = list(truth), right, whole
         self._random = np.random.default_rng(seed)
         self.outcomes: list[Outcome] = []
         self.resets = 0
@@ -84,6 +56,7 @@ class Guesses:
             np.array(parents, np.int32),
             np.full(count, 0.5, np.float32),
             np.zeros(count, np.int32),
+            whole=self._whole,
         )
 
     @staticmethod
@@ -94,42 +67,14 @@ class Guesses:
         return depth
 
     def observe(self, outcome: Outcome) -> None:
-        self.outcomes.append(outcome)
+        # The text and the arrays go on changing.
+        tokens = list(outcome.context.tokens)
+        tree = replace(outcome.tree, tokens=outcome.tree.tokens.copy())
+        context = replace(outcome.context, tokens=tokens)
+        self.outcomes.append(replace(outcome, context=context, tree=tree))
 
     def reset(self) -> None:
         self.resets += 1
-
-
-class Counting(FakeSession):
-    """A session that counts the rows stepped."""
-
-    rows = 0
-
-    def step(self, rows: Rows, *args: object, **given: object) -> object:
-        self.rows += len(rows.tokens)
-        return super().step(rows, *args, **given)
-
-
-@dataclass
-class Run:
-    tokens: list[int]
-    tally: Tally
-
-
-def loop(engine: Fake, drafter: object, needs: Needs | None = None) -> tuple[Loop, Counting]:
-    session = Counting(engine)
-    host = Scratch(session, architecture(), engine.capabilities, lambda path: engine)
-    return Loop(session, host, drafter, needs or Needs()), session
-
-
-def run(engine: Fake, drafter: object, prompt: Sequence[int], rule: Rule) -> Run:
-    tally = Tally()
-    steps = loop(engine, drafter)[0].run(prompt, rule, tally)
-    return Run([each.token for step in steps for each in step], tally)
-
-
-def fake(**given: object) -> Fake:
-    return Fake(vocab=VOCAB, context=CONTEXT, eos=(1,), **given)
 
 
 @dataclass(frozen=True)
@@ -141,6 +86,7 @@ class Case:
     limit: int
     stop: frozenset[int]
     widths: tuple[int, ...] | None
+    whole: bool
 
 
 PENALISED = st.builds(
@@ -166,6 +112,7 @@ CASES = st.builds(
     limit=st.integers(1, 80),
     stop=st.frozensets(st.integers(0, VOCAB - 1), max_size=2),
     widths=st.sampled_from([None, (1, 4, 16), (8,)]),
+    whole=st.booleans(),
 )
 
 
@@ -174,31 +121,37 @@ CASES = st.builds(
 def test_any_draft_gives_the_text_of_plain_decoding(case: Case) -> None:
     rule = Rule(Sampler.build(case.sampling), case.stop | {1}, case.limit)
     plain = run(fake(), Silent(), case.prompt, rule)
-    drafter = Guesses(plain.tokens, case.right, case.seed)
-    drafted = run(fake(row_widths=case.widths), drafter, case.prompt, rule)
-    assert drafted.tokens == plain.tokens
-    assert drafted.tally.finish == plain.tally.finish
-    assert drafted.tally.drawn == plain.tally.drawn == plain.tally.passes
-    emitted = [token for outcome in drafter.outcomes for token in outcome.emitted]
-    assert emitted == plain.tokens
+    drafter = Guesses(plain.tokens, case.right, case.seed, whole=case.whole)
+    done = run(fake(row_widths=case.widths), drafter, case.prompt, rule)
+    assert done.tokens == plain.tokens
+    assert done.tally.finish == plain.tally.finish
+    assert done.tally.drawn == plain.tally.drawn == plain.tally.passes
+    text = [*case.prompt, *plain.tokens]
     for outcome in drafter.outcomes:
+        start = len(outcome.context.tokens)
+        assert [*outcome.context.tokens, *outcome.emitted] == text[: start + len(outcome.emitted)]
         path = [int(outcome.tree.tokens[node]) for node in outcome.accepted]
         assert path == list(outcome.emitted[: len(path)])
 
 
+def options(name: str) -> dict[str, str]:
+    return {"bundle": "draft"} if name == "draft_model" else {}
+
+
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
-@pytest.mark.parametrize("name", rooms.names("edgedec.strategies"))
+@pytest.mark.parametrize("name", drafting.names())
 def test_every_strategy_gives_the_text_of_plain_decoding(name: str, temperature: float) -> None:
-    resolved, strategy = strategy_named(name)
-    assert (resolved, strategy.lossy) == (name, False)
+    chosen = drafting.choose(name, options(name))
+    assert not chosen.lossy
     rule = Rule(Sampler.build(Sampling(temperature=temperature, seed=5)), frozenset({1}), 60)
     for prompt in ([3], [4, 5, 6, 4, 5, 6, 4]):
         engine = fake(sharpness=8.0)
         session = engine.session()
-        host = Scratch(session, architecture(), engine.capabilities, lambda path: fake())
-        needs = strategy.needs(architecture(), engine.capabilities)
-        steps = Loop(session, host, strategy.open(host), needs).run(prompt, rule, Tally())
-        tokens = [each.token for step in steps for each in step]
+        shape = (architecture(), engine.capabilities)
+        host = Scratch(session, *shape, lambda path: fake(sharpness=8.0))
+        drafters = [each for each, _ in chosen.open(host, *shape)]
+        looped, _ = drafted(engine, session, drafters, chosen.needs(*shape))
+        tokens = [each.token for step in looped.run(prompt, rule, Tally()) for each in step]
         assert tokens == run(fake(sharpness=8.0), Silent(), prompt, rule).tokens
 
 
@@ -286,10 +239,9 @@ def test_scratch_rows_of_a_drafter_change_nothing(temperature: float) -> None:
     rule = Rule(Sampler.build(Sampling(temperature=temperature, seed=2)), frozenset(), 50)
     drafter = EarlyExit()
     engine = fake(agreement=0.8)
-    session = engine.session()
-    drafter.host = Scratch(session, architecture(), engine.capabilities, lambda path: engine)
     tally = Tally()
-    steps = Loop(session, drafter.host, drafter, Needs()).run([3, 4, 5], rule, tally)
+    looped, drafter.host = drafted(engine, engine.session(), [drafter])
+    steps = looped.run([3, 4, 5], rule, tally)
     tokens = [each.token for step in steps for each in step]
     assert tokens == run(fake(), Silent(), [3, 4, 5], rule).tokens
     assert tally.evaluated > tally.accepted > 0
@@ -326,9 +278,13 @@ def test_another_conversation_resets_the_drafter() -> None:
     rule = Rule(Sampler.build(Sampling()), frozenset(), 3)
     drafter = Guesses([], 0.0, 0)
     looped, _ = loop(fake(), drafter)
-    for prompt in ([3, 4, 5], [3, 4, 5, 6], [9, 4]):
-        list(looped.run(prompt, rule, Tally()))
+    said = [each.token for step in looped.run([3, 4, 5], rule, Tally()) for each in step]
+    list(looped.run([3, 4, 5, *said, 6], rule, Tally()))
+    assert drafter.resets == 0
+    list(looped.run([3, 4, 5, said[0], 6], rule, Tally()))
     assert drafter.resets == 1
+    list(looped.run([9, 4], rule, Tally()))
+    assert drafter.resets == 2
 
 
 @pytest.mark.parametrize("widths", [None, (4,), (1, 3)])

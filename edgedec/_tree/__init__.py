@@ -1,0 +1,53 @@
+"""The hot part of drafting: C where it was compiled, else its twin in Python.
+
+    Suffixes      the longest earlier occurrence of a text's end      suffixes.py    suffixes.c
+    Successors    what followed one, two or three tokens              successors.py  successors.c
+    Planner       proposals merged, calibrated, cut to what pays      planner.py     planner.c
+    follow, draw  the accepted path; the Gumbel draw                  walk.py        noise.c
+
+The Python files say what each piece means; the C files in `csrc/` do the same, faster. Tests hold
+the two together.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .planner import Planner
+    from .successors import Successors
+    from .suffixes import Suffixes
+    from .walk import draw, follow
+
+    COMPILED: bool
+else:
+    try:
+        from ._fast import Planner, Successors, Suffixes, draw, follow
+
+        COMPILED = True
+    except ImportError:
+        from .planner import Planner
+        from .successors import Successors
+        from .suffixes import Suffixes
+        from .walk import draw, follow
+
+        COMPILED = False
+
+MAX_NODES = 512
+"""Of one merged tree."""
+MAX_SOURCES = 8
+"""Drafters that one planner takes."""
+WIDTH = 8
+"""Successors that a context keeps."""
+
+__all__ = [
+    "COMPILED",
+    "MAX_NODES",
+    "MAX_SOURCES",
+    "WIDTH",
+    "Planner",
+    "Successors",
+    "Suffixes",
+    "draw",
+    "follow",
+]

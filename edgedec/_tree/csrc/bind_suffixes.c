@@ -1,0 +1,118 @@
+/* Suffixes as a Python type. */
+#include "binding.h"
+
+typedef struct {
+    PyObject_HEAD
+    Suffixes *text;
+} SuffixesObject;
+
+static PyObject *suffixes_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"limit", NULL};
+    SuffixesObject *self;
+    int limit = 1 << 15;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|i", names, &limit))
+        return NULL;
+    if (limit < 2)
+        return PyErr_Format(PyExc_ValueError, "a text of %d tokens repeats nothing", limit);
+    self = (SuffixesObject *)type->tp_alloc(type, 0);
+    if (self && !(self->text = suffixes_open(limit))) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
+    return (PyObject *)self;
+}
+
+static void suffixes_free(SuffixesObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    suffixes_close(self->text);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *suffixes_extend(SuffixesObject *self, PyObject *args)
+{
+    PyObject *list;
+    Py_ssize_t start;
+    if (!PyArg_ParseTuple(args, "O!n", &PyList_Type, &list, &start))
+        return NULL;
+    for (Py_ssize_t i = start; i < PyList_GET_SIZE(list); i++) {
+        long token = PyLong_AsLong(PyList_GET_ITEM(list, i));
+        if (token == -1 && PyErr_Occurred())
+            return NULL;
+        if (suffixes_push(self->text, (int32_t)token))
+            return PyErr_NoMemory();
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *suffixes_matches(SuffixesObject *self, PyObject *args)
+{
+    Match found[16];
+    PyObject *list;
+    int most, count;
+    if (!PyArg_ParseTuple(args, "i", &most))
+        return NULL;
+    count = suffixes_match(self->text, found, most < 16 ? most : 16);
+    list = PyList_New(count);
+    for (int i = 0; list && i < count; i++) {
+        PyObject *pair = Py_BuildValue("(ii)", found[i].length, found[i].end);
+        if (!pair)
+            Py_CLEAR(list);
+        else
+            PyList_SET_ITEM(list, i, pair);
+    }
+    return list;
+}
+
+static PyObject *suffixes_copied(SuffixesObject *self, PyObject *args)
+{
+    Py_buffer v[4]; /* tokens, parents, score, rank */
+    Copying how;
+    int room, count;
+    if (!PyArg_ParseTuple(args, "iiiw*w*w*w*", &how.most, &how.branches, &how.shortest, &v[0],
+                          &v[1], &v[2], &v[3]))
+        return NULL;
+    room = length(&v[0]);
+    for (int i = 1; i < 4; i++)
+        room = length(&v[i]) < room ? length(&v[i]) : room;
+    if (how.most > room)
+        how.most = room;
+    count = suffixes_copy(self->text, &how, &(Grown){v[0].buf, v[1].buf, v[3].buf, v[2].buf});
+    release(v, 4);
+    return PyLong_FromLong(count);
+}
+
+static PyObject *suffixes_clear(SuffixesObject *self, PyObject *unused)
+{
+    (void)unused;
+    suffixes_reset(self->text);
+    Py_RETURN_NONE;
+}
+
+static Py_ssize_t suffixes_size(SuffixesObject *self)
+{
+    return suffixes_length(self->text);
+}
+
+static PyMethodDef suffixes_methods[] = {
+    {"extend", (PyCFunction)suffixes_extend, METH_VARARGS, "extend(tokens, start)"},
+    {"matches", (PyCFunction)suffixes_matches, METH_VARARGS, "matches(most): [(length, end)]"},
+    {"copy", (PyCFunction)suffixes_copied, METH_VARARGS,
+     "copy(most, branches, shortest, tokens, parents, score, rank): how many nodes"},
+    {"reset", (PyCFunction)suffixes_clear, METH_NOARGS, "Forget the text."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot suffixes_slots[] = {
+    {Py_tp_doc, "Suffixes(limit=32768)"},
+    {Py_tp_new, suffixes_new},
+    {Py_tp_dealloc, suffixes_free},
+    {Py_tp_methods, suffixes_methods},
+    {Py_sq_length, suffixes_size},
+    {0, NULL},
+};
+
+PyType_Spec suffixes_type = {"edgedec._tree._fast.Suffixes", sizeof(SuffixesObject), 0,
+                                    Py_TPFLAGS_DEFAULT, suffixes_slots};

@@ -1,0 +1,246 @@
+/* Proposals become one tree, its nodes get calibrated probabilities, and the part that pays is
+ * chosen. */
+#include "tree.h"
+
+#include <math.h>
+#include <string.h>
+
+/* A drafter's own score counts as so many checks; beyond LATEST the older half is forgotten. */
+static const float PRIOR = 6, LATEST = 200;
+static const float LOWEST = 0.005f, HIGHEST = 0.985f;
+/* The rate is that of the last 1 / (1 - MEMORY) turns, about. */
+static const double MEMORY = 0.97;
+
+static int bucket(float score)
+{
+    static const float edges[SCORES - 1] = {0.04f, 0.1f, 0.2f, 0.35f, 0.55f, 0.75f, 0.9f};
+    int i = 0;
+    while (i < SCORES - 1 && score >= edges[i])
+        i++;
+    return i;
+}
+
+static int cell(const Node *node)
+{
+    int depth = node->depth < 3 ? node->depth - 1 : node->depth < 6 ? 2 : 3;
+    int rank = node->rank < RANKS - 1 ? node->rank : RANKS - 1;
+    return (((int)node->mask * DEPTHS + depth) * RANKS + rank) * SCORES + bucket(node->score);
+}
+
+/* --- merging ----------------------------------------------------------------------------------- */
+
+static int child(Planner *self, int parent, int32_t token, int depth)
+{
+    int *link = &self->nodes[parent].first_child;
+    for (; *link; link = &self->nodes[*link].next)
+        if (self->nodes[*link].token == token)
+            return *link;
+    if (self->count == MAX_NODES)
+        return 0;
+    *link = ++self->count;
+    self->nodes[*link] = (Node){.token = token, .parent = parent, .depth = depth,
+                                .rank = 1 << 20, .source = -1};
+    return *link;
+}
+
+static void join(Node *node, int source, const Proposal *given, int index)
+{
+    float score = given->score[index];
+    if (!(score > 0))
+        score = 0;
+    node->mask |= 1u << source;
+    node->score = fmaxf(node->score, fminf(score, 1));
+    if (given->rank[index] < node->rank)
+        node->rank = given->rank[index] < 0 ? 0 : given->rank[index];
+}
+
+static void add_riders(Node *node, int source, const Proposal *given, int entry)
+{
+    if (given->riders && given->riders[entry] > node->riders) {
+        node->riders = given->riders[entry] < given->gain_count ? given->riders[entry]
+                                                                : given->gain_count;
+        node->source = source;
+        node->origin = entry;
+    }
+}
+
+int planner_merge(Planner *self, const Proposal *given, const Limits *limits)
+{
+    int32_t map[MAX_NODES + 1];
+    self->count = self->kept = 0;
+    self->nodes[0] = (Node){.token = -1, .parent = -1, .p = 1, .path = 1, .source = -1};
+    for (int s = 0; s < self->sources; s++) {
+        const Proposal *p = &given[s];
+        if (p->count || p->riders)
+            add_riders(&self->nodes[0], s, p, 0);
+        for (int i = 0; i < p->count && i < MAX_NODES; i++) {
+            int parent = p->parents[i], above;
+            if (p->tokens[i] < 0 || p->tokens[i] >= limits->vocab || parent < -1 || parent >= i)
+                return 1 + s;
+            above = parent < 0 ? 0 : map[parent];
+            map[i] = -1;
+            if (above < 0 || self->nodes[above].depth >= limits->depth)
+                continue;
+            map[i] = child(self, above, p->tokens[i], self->nodes[above].depth + 1);
+            if (!map[i]) {
+                map[i] = -1;
+                continue;
+            }
+            join(&self->nodes[map[i]], s, p, i);
+            add_riders(&self->nodes[map[i]], s, p, i + 1);
+        }
+    }
+    return 0;
+}
+
+/* --- probabilities ----------------------------------------------------------------------------- */
+
+static void calibrate(Planner *self)
+{
+    for (int i = 1; i <= self->count; i++) {
+        Node *node = &self->nodes[i];
+        int at = cell(node);
+        float prior = fminf(fmaxf(node->score, LOWEST), HIGHEST);
+        node->p = (self->hits[at] + PRIOR * prior) / (self->trials[at] + PRIOR);
+    }
+}
+
+/* Only one of several siblings can be right: together they may not pass HIGHEST. Parents first, so
+ * a path is the parent's times the node's own. */
+static void spread(Planner *self)
+{
+    for (int i = 0; i <= self->count; i++) {
+        Node *node = &self->nodes[i];
+        float sum = 0;
+        for (int c = node->first_child; c; c = self->nodes[c].next)
+            sum += self->nodes[c].p;
+        for (int c = node->first_child; c; c = self->nodes[c].next) {
+            if (sum > HIGHEST)
+                self->nodes[c].p *= HIGHEST / sum;
+            self->nodes[c].path = node->path * self->nodes[c].p;
+        }
+        node->left = node->path * (1 - fminf(sum, HIGHEST));
+    }
+}
+
+/* --- what pays --------------------------------------------------------------------------------- */
+
+typedef struct {
+    double key, value; /* what it is ordered by, what it brings */
+    int node, rider;   /* rider: 0 for the node itself, j for its j-th rider */
+} Item;
+
+static void sort_in(Item *items, int *count, Item x)
+{
+    int at = (*count)++;
+    for (; at && items[at - 1].key < x.key; at--)
+        items[at] = items[at - 1];
+    items[at] = x;
+}
+
+static int listed(Planner *self, const Proposal *given, Item *items, int room)
+{
+    int count = 0;
+    for (int i = 0; i <= self->count; i++) {
+        const Node *node = &self->nodes[i];
+        double key = node->path;
+        if (i && count < room)
+            sort_in(items, &count, (Item){key, node->path, i, 0});
+        for (int j = 0; j < node->riders && count < room; j++) {
+            double value = node->left * given[node->source].gains[j];
+            /* Never before what it hangs below. */
+            key = fmin(key, value);
+            sort_in(items, &count, (Item){key, value, i, j + 1});
+        }
+    }
+    return count;
+}
+
+int planner_choose(Planner *self, const Proposal *given, const Limits *limits)
+{
+    static _Thread_local Item items[4 * MAX_NODES];
+    double rate = self->rate_tokens / self->rate_seconds, value = 0, best;
+    int count, nodes = 0, taken = 0, most = limits->times_count - 1;
+    calibrate(self);
+    spread(self);
+    count = listed(self, given, items, 4 * MAX_NODES);
+    if (count > limits->budget)
+        count = limits->budget;
+    if (count > most - limits->pending)
+        count = most > limits->pending ? most - limits->pending : 0;
+    best = -rate * limits->times[limits->pending < most ? limits->pending : most];
+    self->kept = 0;
+    self->value = 0;
+    for (int k = 0; k < count; k++) {
+        double worth;
+        value += items[k].value;
+        worth = value - rate * limits->times[limits->pending + k + 1];
+        if (worth > best) {
+            best = worth;
+            self->value = value;
+            taken = k + 1;
+        }
+    }
+    for (int i = 0; i <= self->count; i++)
+        self->nodes[i].place = -1, self->nodes[i].riders_kept = 0;
+    for (int k = 0; k < count; k++) {
+        Node *node = &self->nodes[items[k].node];
+        if (items[k].rider) {
+            if (k < taken)
+                node->riders_kept = items[k].rider;
+            continue;
+        }
+        node->place = nodes;
+        self->order[nodes++] = items[k].node;
+        self->kept += k < taken;
+    }
+    return nodes;
+}
+
+/* --- learning ---------------------------------------------------------------------------------- */
+
+static void count_check(Planner *self, const Node *node, int right)
+{
+    int at = cell(node);
+    if (self->trials[at] >= LATEST) {
+        self->trials[at] /= 2;
+        self->hits[at] /= 2;
+    }
+    self->trials[at] += 1;
+    self->hits[at] += (float)right;
+}
+
+static int lowest(uint32_t mask)
+{
+    int source = 0;
+    while (!(mask >> source & 1))
+        source++;
+    return source;
+}
+
+void planner_learn(Planner *self, const int32_t *emitted, int count, int chosen, float *credits)
+{
+    int at = 0;
+    for (int i = 0; i < 2 * self->sources; i++)
+        credits[i] = 0;
+    for (int i = 0; i < chosen && i < self->count; i++)
+        credits[self->sources + lowest(self->nodes[self->order[i]].mask)] += 1;
+    for (int depth = 0; depth < count && at >= 0; depth++) {
+        int right = -1;
+        for (int c = self->nodes[at].first_child; c; c = self->nodes[c].next) {
+            int hit = self->nodes[c].token == emitted[depth];
+            count_check(self, &self->nodes[c], hit);
+            if (hit)
+                right = c;
+        }
+        if (right > 0 && self->nodes[right].place >= 0 && self->nodes[right].place < chosen)
+            credits[lowest(self->nodes[right].mask)] += 1;
+        at = right;
+    }
+}
+
+void planner_pace(Planner *self, double tokens, double seconds)
+{
+    self->rate_tokens = MEMORY * self->rate_tokens + (1 - MEMORY) * tokens;
+    self->rate_seconds = MEMORY * self->rate_seconds + (1 - MEMORY) * seconds;
+}

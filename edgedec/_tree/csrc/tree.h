@@ -1,0 +1,122 @@
+/* The hot part of drafting: what is looked up, merged, planned, followed and drawn in every turn.
+ *
+ * Plain C that knows no Python (`binding.c` does) and no model. Each piece has a twin in Python
+ * beside this folder, which says what it means; tests hold the two together.
+ */
+#ifndef EDGEDEC_TREE_H
+#define EDGEDEC_TREE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* --- noise.c: the Gumbel draw (edgedec/gumbel.py has the definition) --------------------------- */
+
+uint64_t noise_key(uint64_t seed, uint64_t index);
+double noise(uint64_t key, int32_t token);
+/* argmax of scaled logits + noise; -1 if the logits hold no number to choose by. */
+int noise_draw(const float *logits, int vocab, double temperature, uint64_t seed, uint64_t index);
+
+/* A tree to write: [room] of each. */
+typedef struct {
+    int32_t *tokens, *parents, *rank;
+    float *score;
+} Grown;
+
+/* --- suffixes.c: a suffix automaton that grows with a text ------------------------------------- */
+
+typedef struct Suffixes Suffixes;
+
+Suffixes *suffixes_open(int limit);
+void suffixes_close(Suffixes *self);
+void suffixes_reset(Suffixes *self);
+int suffixes_length(const Suffixes *self);
+/* 0, or -1 when memory is short (the text is then forgotten). */
+int suffixes_push(Suffixes *self, int32_t token);
+
+typedef struct {
+    int length, end;
+} Match;
+
+/* Up to `most` earlier places that the text's end repeats, each followed by another token. */
+int suffixes_match(const Suffixes *self, Match *found, int most);
+
+typedef struct {
+    int most, branches, shortest;
+} Copying;
+
+/* Chains of tokens copied on from such places; where the text has just left a passage that was
+ * copied, from behind the change. Returns the number of nodes, at most `how->most`. */
+int suffixes_copy(Suffixes *self, const Copying *how, const Grown *out);
+
+/* --- successors.c: what followed a context, by its last one, two, ... tokens -------------------- */
+
+enum { WIDTH = 8, WAYS = 4, MAX_ORDER = 3 };
+
+typedef struct {
+    int sets, first, last; /* sets of WAYS entries; the lengths of contexts that are kept */
+    uint32_t clock;
+    uint64_t *keys;   /* [sets * WAYS], 0 where there is nothing */
+    uint32_t *stamps; /* [sets * WAYS]: when an entry was last written */
+    int32_t *ids;     /* [sets * WAYS, WIDTH], -1 where there is nothing */
+    float *weights;   /* [sets * WAYS, WIDTH], largest first */
+} Successors;
+
+typedef struct {
+    int nodes, depth;
+    double temperature;
+    uint64_t seed, index;
+} Growth;
+
+uint64_t successors_key(const int32_t *newest, int order);
+void successors_mix(Successors *self, uint64_t key, const int32_t *ids, const float *shares,
+                    int count, float rate);
+void successors_count(Successors *self, uint64_t key, int32_t token);
+int successors_grow(const Successors *self, const int32_t *newest, int known, const Growth *how,
+                    const Grown *out);
+
+/* --- planner.c: merging, calibration, the tree that pays --------------------------------------- */
+
+enum { MAX_NODES = 512, MAX_SOURCES = 8, DEPTHS = 4, RANKS = 4, SCORES = 8 };
+#define CELLS ((1 << MAX_SOURCES) * DEPTHS * RANKS * SCORES)
+
+typedef struct {
+    int count;
+    const int32_t *tokens, *parents, *rank;
+    const float *score;
+    const int32_t *riders; /* [count + 1] how many hang below the root and each node, or NULL */
+    const double *gains;   /* what the j-th of them adds */
+    int gain_count;
+} Proposal;
+
+typedef struct {
+    int32_t token, parent, depth, rank, source, origin, first_child, next, place;
+    int32_t riders, riders_kept;
+    uint32_t mask;
+    float score, p, path, left;
+} Node;
+
+typedef struct {
+    int sources, count, kept;
+    double rate_tokens, rate_seconds, value;
+    float *hits, *trials; /* [CELLS] */
+    Node nodes[MAX_NODES + 1]; /* 0 is the root */
+    int32_t order[MAX_NODES];
+} Planner;
+
+typedef struct {
+    int pending, budget, depth, vocab;
+    const double *times; /* T of 0, 1, ... rows */
+    int times_count;
+} Limits;
+
+/* 0; or 1 + the number of the proposal that is no tree of tokens. */
+int planner_merge(Planner *self, const Proposal *given, const Limits *limits);
+/* How many nodes of `order` pay; riders are chosen with them. */
+int planner_choose(Planner *self, const Proposal *given, const Limits *limits);
+/* credits [2, sources]: the nodes on the emitted path among the first `chosen`, and how many of
+ * these are whose. */
+void planner_learn(Planner *self, const int32_t *emitted, int count, int chosen, float *credits);
+/* A turn gave so many tokens in so much time. */
+void planner_pace(Planner *self, double tokens, double seconds);
+
+#endif

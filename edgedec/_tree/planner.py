@@ -1,0 +1,267 @@
+"""Proposals become one tree, its nodes get calibrated probabilities, and what pays is chosen.
+
+The objective is that of docs/design.md 2.4: with `rate` tokens per second of late, the prefix of
+the nodes in order of their worth that maximises value - rate * T(rows) over all prefixes. The twin
+of `csrc/planner.c`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgedec.contracts import Draft, Floats, Ints
+
+MAX_NODES, MAX_SOURCES = 512, 8
+DEPTHS, RANKS = 4, 4
+EDGES = np.array([0.04, 0.1, 0.2, 0.35, 0.55, 0.75, 0.9], np.float32)
+PRIOR, LATEST = np.float32(6), np.float32(200)
+"""A drafter's own score counts as so many checks; beyond LATEST the older half is forgotten."""
+LOWEST, HIGHEST = np.float32(0.005), np.float32(0.985)
+MEMORY = 0.97
+"""The rate is that of the last 1 / (1 - MEMORY) turns, about."""
+_NOTHING, _CERTAIN = np.float32(0), np.float32(1)
+
+
+@dataclass(slots=True)
+class _Node:
+    token: int
+    parent: int
+    depth: int
+    rank: int = 1 << 20
+    mask: int = 0
+    score: np.float32 = _NOTHING
+    p: np.float32 = _CERTAIN
+    path: np.float32 = _CERTAIN
+    left: np.float32 = _CERTAIN
+    children: list[int] = field(default_factory=list)
+    place: int = -1
+    source: int = -1
+    origin: int = 0
+    riders: int = 0
+    riders_kept: int = 0
+
+    def cell(self) -> tuple[int, int, int, int]:
+        """Where its kind is counted: who proposed it, depth, rank, and what they thought of it."""
+        depth = self.depth - 1 if self.depth < 3 else 2 if self.depth < 6 else 3
+        bucket = int(np.searchsorted(EDGES, self.score, side="right"))
+        return self.mask, depth, min(self.rank, RANKS - 1), bucket
+
+
+class Planner:
+    """Merges the drafts of `sources` drafters; `seconds` is what a plain step takes."""
+
+    def __init__(self, sources: int, seconds: float) -> None:
+        if not 0 <= sources <= MAX_SOURCES or not seconds > 0:
+            raise ValueError(f"a planner takes 0 to {MAX_SOURCES} sources and a time above 0")
+        self._sources = sources
+        self._tokens, self._seconds = 1.0, seconds
+        shape = (1 << sources, DEPTHS, RANKS, len(EDGES) + 1)
+        self._hits, self._trials = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        self.value = 0.0
+        """What the chosen nodes and riders are worth, in tokens."""
+        self._nodes: list[_Node] = []
+        self._order: list[int] = []
+
+    @property
+    def rate(self) -> float:
+        """Tokens per second of late."""
+        return self._tokens / self._seconds
+
+    def pace(self, tokens: float, seconds: float) -> None:
+        """A turn gave so many tokens in so much time."""
+        self._tokens = MEMORY * self._tokens + (1 - MEMORY) * tokens
+        self._seconds = MEMORY * self._seconds + (1 - MEMORY) * seconds
+
+    def plan(  # noqa: PLR0913, PLR0917 - the C twin takes what it writes to
+        self,
+        drafts: list[Draft | None],
+        pending: int,
+        budget: int,
+        depth: int,
+        vocab: int,
+        times: NDArray[np.float64],
+        tokens: Ints,
+        parents: Ints,
+        score: Floats,
+        rank: Ints,
+    ) -> tuple[int, int]:
+        """Merge and order; returns how many nodes pay and how many were written.
+
+        `pending` rows are stepped in any case; `budget` bounds nodes and riders, `depth` levels.
+        `times[n]` is T of n rows. The nodes are written in order of their path probability into
+        the arrays, `score` being the calibrated probability given the parent.
+
+        Raises:
+            ValueError: a draft is no tree of tokens below `vocab`, or an array is too short.
+        """
+        if len(drafts) != self._sources or len(times) < 2 or pending < 1:
+            raise ValueError(f"{len(drafts)} drafts for a planner of {self._sources} sources")
+        self._merge(drafts, depth, vocab)
+        self._calibrate()
+        budget = min(budget, *map(len, (tokens, parents, score, rank)))
+        kept = self._choose(drafts, pending, budget, times)
+        for place, index in enumerate(self._order):
+            node = self._nodes[index]
+            tokens[place], score[place], rank[place] = node.token, node.p, node.rank
+            parents[place] = self._nodes[node.parent].place if node.parent else -1
+        return kept, len(self._order)
+
+    def riders(self, chosen: int) -> list[tuple[int, int, int]]:
+        """(source, entry of its `riders`, how many are kept) of the root and the chosen nodes."""
+        nodes = [self._nodes[0], *(self._nodes[i] for i in self._order[:chosen])]
+        return [(node.source, node.origin, node.riders_kept) for node in nodes]
+
+    def learn(self, emitted: Sequence[int], chosen: int, credits: Floats) -> None:
+        """Count every proposal whose outcome is now known, whether it was checked or not.
+
+        `credits` [2 * sources] gets, for each source, the accepted nodes among the first `chosen`,
+        then how many of these there are; a node counts for the first of those who proposed it.
+        """
+        credits[: 2 * self._sources] = 0
+        for index in self._order[:chosen]:
+            credits[self._sources + _first(self._nodes[index].mask)] += 1
+        at: int | None = 0
+        for token in emitted:
+            if at is None:
+                break
+            right = None
+            for child in self._nodes[at].children:
+                hit = self._nodes[child].token == token
+                self._count(self._nodes[child], hit)
+                right = child if hit else right
+            if right is not None and 0 <= self._nodes[right].place < chosen:
+                credits[_first(self._nodes[right].mask)] += 1
+            at = right
+
+    def _count(self, node: _Node, right: bool) -> None:
+        at = node.cell()
+        if self._trials[at] >= LATEST:
+            self._trials[at] /= 2
+            self._hits[at] /= 2
+        self._trials[at] += 1
+        self._hits[at] += right
+
+    # --- merging ---------------------------------------------------------------------------------
+
+    def _merge(self, drafts: Sequence[Draft | None], depth: int, vocab: int) -> None:
+        self._nodes = [_Node(-1, -1, 0)]
+        for source, draft in enumerate(drafts):
+            if draft is None:
+                continue
+            self._check(source, draft, vocab)
+            self._add_riders(0, source, draft, 0)
+            place: dict[int, int | None] = {-1: 0}
+            for i, parent in enumerate(draft.parents.tolist()[:MAX_NODES]):
+                place[i] = self._child(place[parent], int(draft.tokens[i]), depth)
+                index = place[i]
+                if index is None:
+                    continue
+                node, score = self._nodes[index], draft.score[i]
+                node.mask |= 1 << source
+                node.score = max(node.score, np.float32(min(score, 1)) if score > 0 else node.score)
+                node.rank = min(node.rank, max(0, int(draft.rank[i])))
+                self._add_riders(index, source, draft, i + 1)
+
+    @staticmethod
+    def _check(source: int, draft: Draft, vocab: int) -> None:
+        count = len(draft.tokens)
+        for name in ("parents", "score", "rank"):
+            found = len(getattr(draft, name))
+            if found != count:
+                raise ValueError(f"a draft of {count} tokens has {found} entries in {name!r}")
+        if draft.riders is not None and len(draft.riders) != count + 1:
+            raise ValueError("riders must name the root's and those of each node")
+        below = np.arange(count) > draft.parents
+        known = (draft.tokens >= 0) & (draft.tokens < vocab) & (draft.parents >= -1)
+        if not (below & known).all():
+            raise ValueError(f"draft {source} is no tree of tokens")
+
+    def _child(self, parent: int | None, token: int, depth: int) -> int | None:
+        if parent is None or self._nodes[parent].depth >= depth:
+            return None
+        for child in self._nodes[parent].children:
+            if self._nodes[child].token == token:
+                return child
+        if len(self._nodes) > MAX_NODES:
+            return None
+        self._nodes.append(_Node(token, parent, self._nodes[parent].depth + 1))
+        self._nodes[parent].children.append(len(self._nodes) - 1)
+        return len(self._nodes) - 1
+
+    def _add_riders(self, index: int, source: int, draft: Draft, entry: int) -> None:
+        node = self._nodes[index]
+        if draft.riders is not None and len(draft.riders[entry]) > node.riders:
+            node.riders = min(len(draft.riders[entry]), len(draft.gains))
+            node.source, node.origin = source, entry
+
+    # --- probabilities ---------------------------------------------------------------------------
+
+    def _calibrate(self) -> None:
+        for node in self._nodes[1:]:
+            at = node.cell()
+            prior = min(max(node.score, LOWEST), HIGHEST)
+            node.p = (self._hits[at] + PRIOR * prior) / (self._trials[at] + PRIOR)
+        for node in self._nodes:
+            # Only one of several siblings can be right: together they may not pass HIGHEST.
+            below = [self._nodes[child] for child in node.children]
+            total = np.float32(0)
+            for child in below:
+                total += child.p
+            for child in below:
+                if total > HIGHEST:
+                    child.p *= HIGHEST / total
+                child.path = node.path * child.p
+            node.left = node.path * (1 - min(total, HIGHEST))
+
+    # --- what pays -------------------------------------------------------------------------------
+
+    def _choose(
+        self,
+        drafts: Sequence[Draft | None],
+        pending: int,
+        budget: int,
+        times: NDArray[np.float64],
+    ) -> int:
+        items = self._items(drafts)[: max(0, min(budget, len(times) - 1 - pending))]
+        values = np.concatenate([[0.0], np.cumsum([value for _, value, _, _ in items])])
+        rows = np.minimum(pending + np.arange(len(items) + 1), len(times) - 1)
+        taken = int((values - self.rate * times[rows]).argmax())
+        self.value = float(values[taken])
+        self._order = []
+        kept = 0
+        for node in self._nodes:
+            node.place, node.riders_kept = -1, 0
+        for k, (_, _, index, rider) in enumerate(items):
+            node = self._nodes[index]
+            if rider:
+                node.riders_kept = rider if k < taken else node.riders_kept
+                continue
+            node.place = len(self._order)
+            self._order.append(index)
+            kept += k < taken
+        return kept
+
+    def _items(self, drafts: Sequence[Draft | None]) -> list[tuple[float, float, int, int]]:
+        """(key, value, node, rider or 0), the worthiest first, never before what it hangs below."""
+        found: list[tuple[float, float, int, int]] = []
+        for index, node in enumerate(self._nodes):
+            key = float(node.path)
+            if index:
+                found.append((key, key, index, 0))
+            draft = drafts[node.source] if node.source >= 0 else None
+            for j, gain in enumerate(draft.gains[: node.riders] if draft else ()):
+                value = float(node.left) * gain
+                key = min(key, value)
+                found.append((key, value, index, j + 1))
+        return sorted(found, key=lambda item: -item[0])
+
+
+def _first(mask: int) -> int:
+    return (mask & -mask).bit_length() - 1

@@ -1,0 +1,51 @@
+"""The accepted path of greedy decoding, and the Gumbel draw. The twin of `noise.c`, `binding.c`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgedec.gumbel import gumbel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+    Ints = NDArray[np.int32]
+
+
+def follow(tokens: Ints, parents: Ints, best: Ints, root: int) -> tuple[int, ...]:
+    """The nodes of a tree [n] that greedy decoding accepts, from the root down.
+
+    `best` [root + 1 + n or more] is the argmax of each row of the step; row `root` is the root's,
+    row `root` + 1 + i that of node i. Of two siblings with one token the first is meant.
+    """
+    if len(parents) != len(tokens) or root < 0 or len(best) <= root + len(tokens):
+        raise ValueError("follow: tokens, parents and best do not fit together")
+    path: list[int] = []
+    node = -1
+    # Parents stand before their children, so one look at each node is enough.
+    for i, (token, parent) in enumerate(zip(tokens.tolist(), parents.tolist(), strict=True)):
+        if parent == node and token == int(best[root + 1 + node]):
+            node = i
+            path.append(i)
+    return tuple(path)
+
+
+def draw(logits: Floats, temperature: float, seed: int, index: int) -> int:
+    """argmax of logits [V] / temperature + noise; -1 where the logits hold no number to choose by.
+
+    The noise is that of `edgedec.gumbel`, the division that of `processors.Temperature`.
+    """
+    peak = logits.max()
+    if not np.isfinite(peak):
+        return -1
+    scaled = logits
+    if temperature != 1:
+        with np.errstate(over="ignore"):
+            scaled = (logits - peak) / np.float32(max(temperature, 1e-30))
+    ids = np.flatnonzero(np.isfinite(scaled))
+    noise = gumbel(seed, index, ids)
+    noise += scaled[ids]
+    return int(ids[noise.argmax()])

@@ -1,0 +1,172 @@
+"""How a text is drafted: which strategies, with which options, policy and acceptance rule.
+
+It finds strategies by name in their folder and knows none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from typing import TYPE_CHECKING, Any, cast
+
+from edgedec import rooms
+from edgedec.accept import ACCEPTANCES, Acceptance
+from edgedec.contracts import Needs, Strategy
+from edgedec.errors import UnsupportedError, UsageError
+from edgedec.policies import BEST, policy_named
+
+if TYPE_CHECKING:
+    from edgedec.architecture import Architecture
+    from edgedec.contracts import Capabilities, Drafter, Host
+
+ROOM = "edgedec.strategies"
+AUTO = "auto"
+PLAIN = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One strategy and the name of its file."""
+
+    name: str
+    strategy: Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class Drafting:
+    """What drafts, as it was asked for (`requested`) and as it was found (`parts`)."""
+
+    requested: str
+    parts: tuple[Part, ...]
+    policy: str = BEST
+    acceptance: Acceptance = "exact"
+
+    @property
+    def name(self) -> str:
+        """The strategies' names, joined by +; `plain` if there is none."""
+        return "+".join(part.name for part in self.parts) or PLAIN
+
+    @property
+    def lossy(self) -> bool:
+        """Whether the text may differ from plain decoding's."""
+        return self.acceptance == "typical" or any(part.strategy.lossy for part in self.parts)
+
+    @property
+    def rule(self) -> Acceptance:
+        """The acceptance rule: that of the strategy that brings its own, else the chosen one."""
+        own = [getattr(part.strategy, "acceptance", self.acceptance) for part in self.parts]
+        return own[0] if len(own) == 1 else self.acceptance
+
+    def needs(self, architecture: Architecture, capabilities: Capabilities) -> Needs:
+        """What all of them together need of the loop.
+
+        Raises:
+            UnsupportedError: this model or runtime lacks something; the message names it.
+        """
+        found = [part.strategy.needs(architecture, capabilities) for part in self.parts]
+        return Needs(
+            topk=max((each.topk for each in found), default=0),
+            hidden=tuple(sorted({layer for each in found for layer in each.hidden})),
+            cuts=tuple(sorted({cut for each in found for cut in each.cuts})),
+        )
+
+    def open(
+        self, host: Host, architecture: Architecture, capabilities: Capabilities
+    ) -> list[tuple[Drafter, bool]]:
+        """A drafter of each, with whether it learns from the likeliest tokens of each row."""
+        return [
+            (part.strategy.open(host), part.strategy.needs(architecture, capabilities).topk > 0)
+            for part in self.parts
+        ]
+
+
+def names() -> list[str]:
+    """Every strategy that can be asked for."""
+    return [AUTO, *rooms.names(ROOM)]
+
+
+def choose(
+    requested: str = AUTO,
+    options: Mapping[str, Any] | None = None,
+    policy: str = BEST,
+    acceptance: str = "exact",
+) -> Drafting:
+    """The strategies of a name such as `auto`, `token_recycling` or `prompt_lookup+trigram`.
+
+    `options` are fields of the strategies, named `field` where there is one strategy and
+    `strategy.field` in general.
+
+    Raises:
+        UnsupportedError: there is no such strategy, policy or rule.
+        UsageError: an option that no strategy has, or a value that makes no sense.
+    """
+    policy_named(policy)
+    if acceptance not in ("exact", "typical"):
+        raise UnsupportedError(f"no acceptance {acceptance!r}; there is: exact, typical")
+    given = dict(options or {})
+    wanted = automatic() if requested == AUTO else [n for n in requested.split("+") if n != PLAIN]
+    if len(set(wanted)) != len(wanted):
+        raise UsageError(f"the strategy {requested!r} names one twice: name each once")
+    parts = tuple(Part(name, _build(name, given, alone=len(wanted) == 1)) for name in wanted)
+    if given:
+        known = [f"{part.name}.{each.name}" for part in parts for each in fields(part.strategy)]  # type: ignore[arg-type]
+        raise UsageError(
+            f"{requested} has no option {next(iter(given))!r}; "
+            f"there is: {', '.join(known) or 'none'}"
+        )
+    return Drafting(requested, parts, policy, cast("Acceptance", acceptance))
+
+
+def automatic() -> list[str]:
+    """The strategies that `auto` combines: those that say so of themselves."""
+    return [name for name in rooms.names(ROOM) if name != PLAIN and _kind(name).automatic]
+
+
+def _kind(name: str) -> Any:
+    """The class has the file's name in CamelCase."""
+    return getattr(rooms.load(ROOM, name), name.title().replace("_", ""))
+
+
+def _build(name: str, given: dict[str, Any], *, alone: bool) -> Strategy:
+    """A strategy with its share of the options, which are taken out of `given`."""
+    kind, chosen = _kind(name), {}
+    for each in fields(kind):
+        for key in (f"{name}.{each.name}", *([each.name] if alone else [])):
+            if key in given:
+                chosen[each.name] = given.pop(key)
+    missing = [each.name for each in fields(kind) if each.default is MISSING]
+    lacking = [field for field in missing if field not in chosen]
+    if lacking:
+        raise UsageError(
+            f"the strategy {name} needs the option {lacking[0]!r}: give {name}.{lacking[0]}"
+        )
+    return cast("Strategy", kind(**chosen))
+
+
+def read_options(texts: Sequence[str]) -> dict[str, Any]:
+    """Options as the command line has them, NAME=VALUE; numbers and truth values become such.
+
+    Raises:
+        UsageError: one without "=".
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise UsageError(f"an option is written NAME=VALUE, found {text!r}")
+        found[name] = _value(value)
+    return found
+
+
+def _value(text: str) -> Any:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+__all__ = ["ACCEPTANCES", "AUTO", "Drafting", "Part", "automatic", "choose", "names"]

@@ -1,0 +1,111 @@
+"""Phrases that fell off when drafts were rejected: Ouroboros (2402.13720), TR-Jacobi.
+
+When a draft is wrong, the model has all the same said what it would write after each of its
+tokens. The runs of these answers are phrases the model is likely to write soon. The paper gathers
+them from chains of a draft model; ours from every rejected branch of the tree, whoever drew it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from edgedec import draft
+from edgedec.architecture import Architecture
+from edgedec.contracts import TRUNK, Capabilities, Context, Draft, Host, Needs, Outcome
+
+_MOST_KEYS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class PhrasePool:
+    """Keeps the latest `phrases` phrases of at most `length` tokens for each first token."""
+
+    automatic: ClassVar[bool] = True
+
+    phrases: int = 3
+    length: int = 6
+
+    def __post_init__(self) -> None:
+        draft.check_options(self, phrases=(1, 32), length=(2, 64))
+
+    @property
+    def lossy(self) -> bool:
+        """Phrases are checked like any other draft."""
+        return False
+
+    def needs(self, architecture: Architecture, capabilities: Capabilities) -> Needs:
+        """The likeliest token of each row."""
+        return Needs(topk=1)
+
+    def open(self, host: Host) -> Pool:
+        """Begin with no phrases."""
+        return Pool(self)
+
+
+class Pool:
+    """Phrases by their first token, the oldest keys forgotten first."""
+
+    def __init__(self, options: PhrasePool) -> None:
+        self._options = options
+        self._phrases: dict[int, deque[tuple[int, ...]]] = {}
+
+    def expected_cost(self, budget: int) -> float:
+        """Unknown: it is measured."""
+        return 0.0
+
+    def propose(self, context: Context, budget: int) -> Draft:
+        """What the phrases that begin with the last token go on with, the newest first."""
+        tokens: list[int] = []
+        parents: list[int] = []
+        scores: list[float] = []
+        ranks: list[int] = []
+        for rank, phrase in enumerate(reversed(self._phrases.get(context.tokens[-1], ()))):
+            room = phrase[: budget - len(tokens)]
+            parents += [TRUNK, *range(len(tokens), len(tokens) + len(room) - 1)][: len(room)]
+            tokens += room
+            scores += [0.3 if rank else 0.4, *[0.5] * (len(room) - 1)][: len(room)]
+            ranks += [rank] * len(room)
+        return Draft(
+            np.array(tokens, np.int32),
+            np.array(parents, np.int32),
+            np.array(scores, np.float32),
+            np.array(ranks, np.int32),
+        )
+
+    def observe(self, outcome: Outcome) -> None:
+        """Gather the model's answers along the branches that were rejected."""
+        if outcome.topk is None or not len(outcome.tree.tokens):
+            return
+        best = outcome.topk[0][:, 0].tolist()
+        parents = outcome.tree.parents.tolist()
+        accepted = set(outcome.accepted)
+        inner = {parent for parent in parents if parent != TRUNK}
+        for leaf in range(len(parents)):
+            if leaf in inner or leaf in accepted:
+                continue
+            answers: list[int] = []
+            node = leaf
+            while node != TRUNK and node not in accepted:
+                answers.append(best[node + 1])
+                node = parents[node]
+            if len(answers) > 1:
+                self._add(tuple(answers[::-1][: self._options.length]))
+
+    def _add(self, phrase: tuple[int, ...]) -> None:
+        first, rest = phrase[0], phrase[1:]
+        kept = self._phrases.pop(first, None)
+        if kept is None:
+            kept = deque(maxlen=self._options.phrases)
+            if len(self._phrases) >= _MOST_KEYS:
+                del self._phrases[next(iter(self._phrases))]
+        if rest in kept:
+            kept.remove(rest)
+        kept.append(rest)
+        self._phrases[first] = kept
+
+    def reset(self) -> None:
+        """Phrases stay warm across conversations, as in the paper."""

@@ -1,0 +1,72 @@
+"""Copy on from where the text's end occurred before: in the prompt, earlier turns or the output.
+
+Prompt lookup and CopySpec (2502.08923) look for the last few tokens and copy what followed their
+first occurrence. Ours takes the longest match there is and the latest place of it (SAM-Decoding,
+2411.10666), offers shorter matches as branches, and does not lose its place when a word is
+replaced, left out or added: the pointer into the copied passage goes on behind the change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from edgedec import _tree, draft
+from edgedec.architecture import Architecture
+from edgedec.contracts import Capabilities, Context, Draft, Host, Needs, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLookup:
+    """Copies of at most `tokens` tokens, from up to `branches` places that repeat at least the last
+    `shortest` tokens."""
+
+    automatic: ClassVar[bool] = True
+
+    tokens: int = 16
+    branches: int = 3
+    shortest: int = 1
+
+    def __post_init__(self) -> None:
+        draft.check_options(self, tokens=(1, 256), branches=(1, 8), shortest=(1, 64))
+
+    @property
+    def lossy(self) -> bool:
+        """A copy is checked like any other draft."""
+        return False
+
+    def needs(self, architecture: Architecture, capabilities: Capabilities) -> Needs:
+        """Nothing."""
+        return Needs()
+
+    def open(self, host: Host) -> Lookup:
+        """Begin with no text."""
+        return Lookup(self)
+
+
+class Lookup:
+    """The text so far as an automaton, and the place that was copied from last."""
+
+    def __init__(self, options: PromptLookup) -> None:
+        self._options, self._text = options, _tree.Suffixes()
+        self._sheet = draft.Sheet(options.tokens)
+
+    def expected_cost(self, budget: int) -> float:
+        """Unknown: it is measured."""
+        return 0.0
+
+    def propose(self, context: Context, budget: int) -> Draft:
+        """One chain for each place that may be copied on from."""
+        tokens, options = context.tokens, self._options
+        self._text.extend(tokens, len(self._text))
+        most, branches = min(budget, options.tokens), options.branches
+        return self._sheet.draft(
+            self._text.copy(most, branches, options.shortest, *self._sheet.arrays)
+        )
+
+    def observe(self, outcome: Outcome) -> None:
+        """Nothing: the text itself tells."""
+
+    def reset(self) -> None:
+        """Forget the text."""
+        self._text.reset()

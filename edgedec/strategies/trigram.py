@@ -1,0 +1,79 @@
+"""Trees from counts of what followed two tokens: the tri-gram drafter of ADED (2407.12021).
+
+The paper takes its counts from a corpus and from the model's own output, and builds a draft by
+Monte Carlo tree search. Ours counts prompt and output (a hot start stands for the corpus) and
+takes the likeliest nodes best first, which is what the search approaches, at no cost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from edgedec import _tree, draft, hot_start
+from edgedec.architecture import Architecture
+from edgedec.contracts import Capabilities, Context, Draft, Host, Needs, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Trigram:
+    """Trees of at most `nodes` nodes; `hot_start` is a file written by `edgedec warm`, `sets` how
+    much is remembered (4 pairs of tokens each)."""
+
+    automatic: ClassVar[bool] = True
+
+    nodes: int = 12
+    sets: int = 4096
+    hot_start: str | None = None
+
+    def __post_init__(self) -> None:
+        draft.check_options(self, nodes=(1, _tree.MAX_NODES), sets=(1, 1 << 16))
+
+    @property
+    def lossy(self) -> bool:
+        """Guesses are checked like any other draft."""
+        return False
+
+    def needs(self, architecture: Architecture, capabilities: Capabilities) -> Needs:
+        """Nothing."""
+        return Needs()
+
+    def open(self, host: Host) -> Counts:
+        """Begin with what the hot start holds, or with nothing."""
+        table = _tree.Successors(2, 2, self.sets)
+        path = Path(self.hot_start) if self.hot_start else host.data("trigram")
+        if path is not None:
+            hot_start.read(path, table, host.architecture.vocab)
+        return Counts(self, table, host.architecture.vocab)
+
+
+class Counts:
+    """What followed which two tokens, and how far the text has been counted."""
+
+    def __init__(self, options: Trigram, table: _tree.Successors, vocab: int) -> None:
+        self._options, self._table, self._vocab = options, table, vocab
+        self._counted = 0
+        self._sheet = draft.Sheet(options.nodes)
+
+    def expected_cost(self, budget: int) -> float:
+        """Unknown: it is measured."""
+        return 0.0
+
+    def propose(self, context: Context, budget: int) -> Draft:
+        """The likeliest nodes below the last token."""
+        tokens = context.tokens
+        self._table.count(tokens, self._counted)
+        self._counted = len(tokens)
+        return draft.grown(self._table, context, min(budget, self._options.nodes), self._sheet)
+
+    def observe(self, outcome: Outcome) -> None:
+        """Nothing: the text itself is counted."""
+
+    def reset(self) -> None:
+        """The counts stay; the next text is counted from its beginning."""
+        self._counted = 0
+
+    def save(self, path: Path) -> None:
+        """Write a hot start."""
+        hot_start.write(path, self._table, self._vocab)
