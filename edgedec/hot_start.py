@@ -7,6 +7,7 @@ trusted all the same: sizes, types, ids and weights are checked before anything 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,8 @@ def write(path: Path, table: _tree.Successors, vocab: int, most: int | None = No
         partial.write_bytes(data)
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
         raise WriteError(f"{path} cannot be written: {error.strerror}") from None
 
 

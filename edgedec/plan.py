@@ -42,7 +42,7 @@ class _Average:
 
     def add(self, value: float) -> None:
         self.count += 1
-        if self.most is not None and self.count > 1:
+        if self.most is not None and self.value > 0:
             value = min(value, self.most * self.value)
         self.value += max(self.pace, 1 / self.count) * (value - self.value)
 
@@ -79,7 +79,9 @@ class _Pace:
     SHORTEST, LONGEST, TRIAL = 32, 256, 12
 
     def __init__(self, host: float) -> None:
-        self.plain, self.drafted = _Average(host, most=3.0, count=1), _time()
+        self.plain, self.drafted = _time(), _time()
+        if host:
+            self.plain.add(host)
         self._tokens, self._seconds = _Average(pace=0.06), _Average(pace=0.06)
         self._quiet, self._rest = 0, self.SHORTEST
         self._tried = self._turns = 0

@@ -6,11 +6,10 @@ written once, let them begin warm. It knows no strategy by name: those with some
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -21,7 +20,10 @@ from edgedec.host import Scratch
 from edgedec.model import Setup
 from edgedec.sampling import Sampler, Sampling
 
-Progress = Callable[[int], object]
+if TYPE_CHECKING:
+    from edgedec.architecture import Architecture
+
+Progress = Callable[[float], object]
 
 
 @runtime_checkable
@@ -65,50 +67,54 @@ def _fields(strategy: Any) -> Sequence[Any]:
 def learn(
     setup: Setup,
     folder: Path,
-    prompts: Sequence[str] = (),
+    texts: Sequence[Sequence[int]] = (),
     writing: Writing | None = None,
-    progress: Progress = lambda written: None,
+    progress: Progress = lambda share: None,
 ) -> dict[str, Path]:
-    """Let a model continue prompts (none: texts from nothing) and write a hot start per strategy.
+    """Let a model continue texts (ids; none: from nothing) and write a hot start per strategy.
 
-    Returns the files by strategy. `progress` is told the tokens written so far.
+    Returns the files by strategy. `progress` is told the share that is done.
 
     Raises:
-        InputError: a prompt is empty or does not fit into the context.
+        InputError: a text is empty or does not fit into the context.
         WriteError: a file cannot be written.
     """
     writing = writing or Writing()
     architecture = setup.bundle.manifest.architecture
-    session = setup.engine.session()
-    shape = (architecture, setup.engine.capabilities)
-    host = Scratch(session, *shape, setup.open_engine)
-    chosen = drafting.choose("+".join(strategies()))
-    drafters = [each for each, _ in chosen.open(host, *shape)]
-    start = architecture.tokens.bos if architecture.tokens.bos is not None else None
-    first = [start if start is not None else next(iter(architecture.tokens.eos), 0)]
-    texts = [setup.text.encode(prompt) for prompt in prompts] or [first]
+    session, shape = setup.engine.session(), (architecture, setup.engine.capabilities)
     if not all(0 < len(text) < architecture.limits.context for text in texts):
         raise InputError("a prompt is empty or longer than the context: leave it out")
+    chosen = drafting.choose("+".join(strategies()))
+    host = Scratch(session, *shape, setup.open_engine)
+    drafters = [each for each, _ in chosen.open(host, *shape)]
     topk = chosen.needs(*shape).topk
     left = writing.tokens
-    for turn, text in enumerate(itertools.cycle(texts)):
+    for text, sampling in _plan(architecture, texts, writing):
+        stop = frozenset(architecture.tokens.eos)
+        how = sampling, stop, topk, min(left, writing.length)
+        for _ in _write(session, drafters, text, how):
+            left -= 1
+            progress(1 - left / writing.tokens)
         if left <= 0:
             break
-        sampling = Sampling(0.0 if prompts and turn % 3 == 2 else writing.temperature,
-                            seed=writing.seed + turn)  # fmt: skip
-        stop = frozenset(architecture.tokens.eos)
-        for _ in _write(session, drafters, text, (sampling, stop, topk, min(left, writing.length))):
-            left -= 1
-            progress(writing.tokens - left)
-        if sampling.temperature == 0 and turn >= 3 * len(texts):
-            left -= writing.length  # greedy texts repeat: the same ones must come to an end
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {}
-    for part, drafter in zip(chosen.parts, drafters, strict=True):
-        if isinstance(drafter, Learner):
-            files[part.name] = folder / f"{part.name}.safetensors"
-            drafter.save(files[part.name])
+    files = {part.name: folder / f"{part.name}.safetensors" for part in chosen.parts}
+    for drafter, path in zip(drafters, files.values(), strict=True):
+        assert isinstance(drafter, Learner)
+        drafter.save(path)
     return files
+
+
+def _plan(
+    architecture: Architecture, texts: Sequence[Sequence[int]], writing: Writing
+) -> Iterator[tuple[Sequence[int], Sampling]]:
+    """What is continued, and how; it ends when every text was tried often and none goes on."""
+    tokens = architecture.tokens
+    nothing = [tokens.bos if tokens.bos is not None else next(iter(tokens.eos), 0)]
+    for turn in range(writing.tokens + 3 * len(texts)):
+        # From nothing, greedy decoding has one text only.
+        greedy = turn % 3 == 2 and turn < 3 * len(texts)
+        sampling = Sampling(0.0 if greedy else writing.temperature, seed=writing.seed + turn)
+        yield (texts[turn % len(texts)] if texts else nothing), sampling
 
 
 def _write(

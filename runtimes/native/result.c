@@ -31,20 +31,35 @@ typedef struct {
     int k;
 } Search;
 
+/* Fewer logits than this are searched sooner than a second thread has woken up. */
+enum { ALONE = 1 << 16 };
+
+static int alone(const EdSession *session)
+{
+    return session->lines * session->model->spec.vocab <= ALONE;
+}
+
+static void best_of(const Search *search, int line)
+{
+    const EdModel *model = search->session->model;
+    search->ids[line] =
+        model->kernels->argmax(ed_session_logits(search->session, line), model->spec.vocab);
+}
+
 static void find_best(void *work, EdWorker *me)
 {
     Search *search = work;
-    const EdModel *model = search->session->model;
     while (ed_team_take(me, 1, search->session->lines))
         for (int i = me->next; i < me->end; i++)
-            search->ids[i] =
-                model->kernels->argmax(ed_session_logits(search->session, i), model->spec.vocab);
+            best_of(search, i);
 }
 
 void ed_session_argmax(EdSession *session, int32_t *best)
 {
     Search search = {.session = session, .ids = best};
-    if (session->lines)
+    for (int i = 0; alone(session) && i < session->lines; i++)
+        best_of(&search, i);
+    if (!alone(session))
         ed_team_run(session->model->team, find_best, &search);
 }
 
@@ -61,8 +76,13 @@ static int insert(int32_t *ids, float *values, int have, int k, int id, float x)
     return have < k ? have + 1 : k;
 }
 
-static void top(const EdModel *model, const float *x, int k, int32_t *ids, float *values)
+static void top_of(const Search *search, int line)
 {
+    const EdModel *model = search->session->model;
+    const float *x = ed_session_logits(search->session, line);
+    int k = search->k;
+    int32_t *ids = search->ids + line * k;
+    float *values = search->values + line * k;
     int have = 0, vocab = model->spec.vocab;
     for (int first = 0; first < vocab; first += STRETCH) {
         int end = ed_least(first + STRETCH, vocab);
@@ -76,16 +96,17 @@ static void top(const EdModel *model, const float *x, int k, int32_t *ids, float
 
 static void find_top(void *work, EdWorker *me)
 {
-    Search *s = work;
-    while (ed_team_take(me, 1, s->session->lines))
+    Search *search = work;
+    while (ed_team_take(me, 1, search->session->lines))
         for (int i = me->next; i < me->end; i++)
-            top(s->session->model, ed_session_logits(s->session, i), s->k, s->ids + i * s->k,
-                s->values + i * s->k);
+            top_of(search, i);
 }
 
 void ed_session_topk(EdSession *session, int k, int32_t *ids, float *values)
 {
     Search search = {session, ids, values, k};
-    if (session->lines)
+    for (int i = 0; alone(session) && i < session->lines; i++)
+        top_of(&search, i);
+    if (!alone(session))
         ed_team_run(session->model->team, find_top, &search);
 }

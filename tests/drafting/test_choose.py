@@ -1,0 +1,89 @@
+"""Strategies by name, with their options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from edgedec import drafting, rooms
+from edgedec.errors import EdgedecError, UnsupportedError, UsageError
+from edgedec.strategies.token_recycling import TokenRecycling
+
+
+def test_auto_is_all_that_need_nothing() -> None:
+    chosen = drafting.choose("auto")
+    expected = ["phrase_pool", "prompt_lookup", "token_recycling", "trigram"]
+    assert [part.name for part in chosen.parts] == expected
+    assert chosen.name == "+".join(expected)
+    assert not chosen.lossy
+    assert set(drafting.names()) == {"auto", *rooms.names("edgedec.strategies")}
+
+
+@pytest.mark.parametrize("name", ["plain", "plain+plain"])
+def test_plain_is_nobody(name: str) -> None:
+    assert drafting.choose(name).parts == ()
+    assert drafting.choose(name).name == "plain"
+
+
+def test_names_joined_by_plus_are_combined() -> None:
+    chosen = drafting.choose("trigram+token_recycling", {"token_recycling.nodes": 5})
+    assert [part.name for part in chosen.parts] == ["trigram", "token_recycling"]
+    assert chosen.parts[1].strategy == TokenRecycling(nodes=5)
+
+
+def test_one_strategy_takes_its_options_by_their_own_names() -> None:
+    assert drafting.choose("token_recycling", {"nodes": 7}).parts[0].strategy == TokenRecycling(7)
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "message"),
+    [
+        (("magic",), UnsupportedError, "no 'magic' in strategies"),
+        (("trigram+",), UnsupportedError, "no '' in strategies"),
+        (("trigram+trigram",), UsageError, "names one twice"),
+        (("trigram", {"nodse": 4}), UsageError, "no option 'nodse'; there is: trigram.nodes"),
+        (("plain", {"nodes": 4}), UsageError, "there is: none"),
+        (("auto", {"nodes": 4}), UsageError, "no option 'nodes'"),
+        (("draft_model",), UsageError, "needs the option 'bundle'"),
+        (("trigram", None, "magic"), UnsupportedError, "no policy 'magic'"),
+        (("trigram", None, "best", "magic"), UnsupportedError, "no acceptance 'magic'"),
+        (("trigram", {"nodes": -1}), UsageError, "nodes is -1; it must be a whole number from 1"),
+        (("trigram", {"nodes": 10**6}), UsageError, "nodes is 1000000"),
+        (("token_recycling", {"nodes": 10**6}), UsageError, "nodes is 1000000"),
+        (("token_recycling", {"nodes": 2.5}), UsageError, "a whole number"),
+        (("token_recycling", {"rate": "fast"}), UsageError, "rate is 'fast'"),
+        (("token_recycling", {"width": True}), UsageError, "width is True"),
+        (("prompt_lookup", {"branches": 0}), UsageError, "branches is 0"),
+        (("phrase_pool", {"length": 1}), UsageError, "length is 1"),
+        (("draft_model", {"bundle": "x", "depth": 0}), UsageError, "depth is 0"),
+        (("draft_model", {"bundle": "x", "acceptance": "all"}), UsageError, "acceptance is 'all'"),
+        (
+            ("draft_model", {"bundle": "x", "acceptance": "recursive", "branches": 8}),
+            UsageError,
+            "262144 paths; at most 512",
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_one_line(
+    given: tuple[Any, ...], kind: type[EdgedecError], message: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        drafting.choose(*given)
+    assert message in str(caught.value)
+
+
+def test_rules_other_than_the_exact_one_are_lossy() -> None:
+    assert drafting.choose("trigram", acceptance="typical").lossy
+    recursive = {"bundle": "x", "acceptance": "recursive", "depth": 3, "branches": 2}
+    chosen = drafting.choose("draft_model", recursive)
+    assert (chosen.lossy, chosen.rule) == (True, "recursive")
+    assert drafting.choose("draft_model", {"bundle": "x"}).rule == "exact"
+
+
+def test_options_are_read_from_text() -> None:
+    texts = ["a.n=4", "b=0.5", "c=x=y", "d=true", "e="]
+    assert drafting.read_options(texts) == {"a.n": 4, "b": 0.5, "c": "x=y", "d": True, "e": ""}
+    for text in ("nodes", "=4"):
+        with pytest.raises(UsageError, match="NAME=VALUE"):
+            drafting.read_options([text])

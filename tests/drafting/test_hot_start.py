@@ -1,0 +1,123 @@
+"""Hot starts on disk: round trips, and files that cannot be trusted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from edgedec import _tree, hot_start
+from edgedec.errors import StateError, WriteError
+
+from .both import arrays
+
+VOCAB = 50
+NONE = np.zeros(0, np.int32)
+
+
+def learned() -> _tree.Successors:
+    table = _tree.Successors(1, 2, 64)
+    random = np.random.default_rng(0)
+    text = [1]
+    for _ in range(60):
+        ids = random.permutation(VOCAB)[:8].astype(np.int32)[None]
+        values = -np.sort(-random.normal(0, 2, (1, 8)).astype(np.float32))
+        table.learn(text, NONE, NONE, ids, values, 1.0)
+        text.append(int(random.integers(0, VOCAB)))
+    return table
+
+
+def test_what_is_read_guesses_as_what_was_written(tmp_path: Path) -> None:
+    table = learned()
+    path = tmp_path / "deep" / "hot.safetensors"
+    hot_start.write(path, table, VOCAB)
+    again = _tree.Successors(1, 2, 64)
+    hot_start.read(path, again, VOCAB)
+    assert len(again) == len(table)
+    for token in range(VOCAB):
+        one, other = arrays(6), arrays(6)
+        count = table.grow([token], 6, 1, 0.0, 0, 0, *one)
+        kept = again.grow([token], 6, 1, 0.0, 0, 0, *other)
+        # Shares are kept in 8 bit, so that tiny ones vanish.
+        before = dict(zip(one[0][:count].tolist(), one[2][:count].tolist(), strict=True))
+        after = dict(zip(other[0][:kept].tolist(), other[2][:kept].tolist(), strict=True))
+        assert {t for t, p in before.items() if p > 0.01} <= after.keys()
+        assert all(abs(p - before[t]) < 0.01 for t, p in after.items())
+    assert [each.name for each in path.parent.iterdir()] == ["hot.safetensors"]
+
+
+def test_only_the_contexts_with_most_weight_are_kept(tmp_path: Path) -> None:
+    table = _tree.Successors(2, 2, 64)
+    table.count([1, 2, 3] * 5 + [7, 8, 9], 0)
+    hot_start.write(tmp_path / "hot", table, VOCAB, most=3)
+    again = _tree.Successors(2, 2, 64)
+    hot_start.read(tmp_path / "hot", again, VOCAB)
+    assert len(again) == 3
+    out = arrays(2)
+    assert again.grow([1, 2], 1, 1, 0.0, 0, 0, *out) == 1
+    assert out[0][0] == 3
+
+
+def damaged(path: Path, how: str) -> None:
+    parts = load_file(path)
+    about = {"layout": "1", "vocab": str(VOCAB)}
+    if how == "id":
+        parts["ids"][0, 0] = VOCAB
+    elif how == "missing":
+        del parts["weights"]
+    elif how == "type":
+        parts["weights"] = parts["weights"].astype(np.float32)
+    elif how == "shape":
+        parts["ids"] = parts["ids"][:, :4].copy()
+    elif how == "vocabulary":
+        about["vocab"] = "49"
+    elif how == "layout":
+        about["layout"] = "2"
+    elif how == "truncated":
+        path.write_bytes(path.read_bytes()[:100])
+        return
+    elif how == "text":
+        path.write_text("not a file of tensors")
+        return
+    save_file(parts, path, about)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("id", "damaged"), ("missing", "damaged"), ("type", "damaged"), ("shape", "damaged"),
+        ("vocabulary", "for a vocabulary of 49"), ("layout", "layout 2"),
+        ("truncated", "cannot be read"), ("text", "cannot be read"),
+    ],
+)  # fmt: skip
+def test_a_damaged_file_is_refused_and_nothing_is_taken_over(
+    tmp_path: Path, how: str, message: str
+) -> None:
+    path = tmp_path / "hot.safetensors"
+    hot_start.write(path, learned(), VOCAB)
+    damaged(path, how)
+    table = _tree.Successors(1, 2, 64)
+    with pytest.raises(StateError, match=message):
+        hot_start.read(path, table, VOCAB)
+    assert len(table) == 0
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="cannot be read: No such file"):
+        hot_start.read(tmp_path / "none", _tree.Successors(1, 2, 4), VOCAB)
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteError, match="cannot be written"):
+        hot_start.write(tmp_path / "file" / "hot", learned(), VOCAB)
+
+
+def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "huge"
+    with path.open("wb") as file:
+        file.truncate(hot_start.LARGEST + 1)
+    with pytest.raises(StateError, match="larger than 64 MiB"):
+        hot_start.read(path, _tree.Successors(1, 2, 4), VOCAB)

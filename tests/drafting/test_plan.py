@@ -1,0 +1,154 @@
+"""Who is asked, when drafting rests, and riders, on pretend drafters with a scripted clock."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgedec import plan
+from edgedec.contracts import Context, Draft, Outcome
+from edgedec.costs import Costs
+from edgedec.errors import UsageError
+from edgedec.plan import Planner
+from edgedec.strategies.plain import Silent
+
+from .both import tree
+
+VOCAB = 10
+STEP = Costs((1, 2, 8, 64), (0,), ((1e-3, 1.1e-3, 1.6e-3, 8e-3),), (0.0,) * 4)
+
+
+class Clock:
+    """Time passes only where somebody says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Guess(Silent):
+    """Proposes token 3, and is right in turns of which `right` is true."""
+
+    def __init__(self, clock: Clock, seconds: float, token: int = 3) -> None:
+        self.clock, self.seconds, self.token = clock, seconds, token
+        self.asked = self.heard = 0
+
+    def propose(self, context: Context, budget: int) -> Draft:
+        self.asked += 1
+        self.clock.now += self.seconds
+        return tree([self.token], [-1], [0.5])
+
+    def observe(self, outcome: Outcome) -> None:
+        self.heard += 1
+
+
+def turns(planner: Planner, clock: Clock, truth: list[int], host: float = 2e-5) -> list[int]:
+    """Run turns in which `truth[i]` comes next; returns how many nodes each checked."""
+    checked = []
+    tokens = [1, 2]
+    for token in truth:
+        context = Context(tokens, 1, 0)
+        found = planner.propose(context, 1, 40, 9)
+        right = [i for i in range(len(found.tokens)) if found.tokens[i] == token]
+        emitted = (token, 0) if right else (token,)
+        planner.observe(Outcome(found, context, tuple(right[:1]), emitted), 1 + len(found.tokens))
+        planner.spent(host)
+        checked.append(len(found.tokens))
+        tokens += emitted
+    return checked
+
+
+def test_a_drafter_that_is_right_is_checked_and_one_that_is_wrong_is_not() -> None:
+    for right, share in ((True, 0.9), (False, 0.0)):
+        clock = Clock()
+        planner = Planner([(Guess(clock, 1e-6), False)], STEP, VOCAB, clock=clock)
+        checked = turns(planner, clock, [3 if right else 4] * 200)
+        assert np.mean(checked[100:]) >= share if right else np.mean(checked[100:]) <= 0.05
+
+
+def test_a_drafter_that_costs_more_than_it_brings_is_hardly_asked() -> None:
+    clock = Clock()
+    cheap, dear = Guess(clock, 1e-6), Guess(clock, 5e-3, token=5)
+    planner = Planner([(cheap, False), (dear, False)], STEP, VOCAB, clock=clock)
+    turns(planner, clock, [3] * 300)
+    assert cheap.asked > 250
+    assert dear.asked < 30
+    assert dear.heard == dear.asked  # it hears of the turns it was asked in, no others
+
+
+def test_a_drafter_that_became_right_comes_back() -> None:
+    clock = Clock()
+    guess = Guess(clock, 1e-6)
+    planner = Planner([(guess, False)], STEP, VOCAB, clock=clock)
+    turns(planner, clock, [4] * 400)
+    checked = turns(planner, clock, [3] * 800)
+    assert np.mean(checked[-200:]) > 0.9
+
+
+def test_where_drafting_takes_longer_than_it_saves_turns_are_plain() -> None:
+    """Right half of the time, but drafted turns take a whole step's time of the host."""
+    clock = Clock()
+    guess = Guess(clock, 1e-6)
+    planner = Planner([(guess, False)], STEP, VOCAB, clock=clock)
+    tokens = [1]
+    asked = []
+    for turn in range(600):
+        before = guess.asked
+        context = Context(tokens, 1, 0)
+        found = planner.propose(context, 1, 40, 9)
+        token = 3 if turn % 2 else 4
+        hit = bool(len(found.tokens)) and token == 3
+        planner.observe(
+            Outcome(found, context, (0,) if hit else (), (token, 0) if hit else (token,)),
+            1 + len(found.tokens),
+        )
+        planner.spent(1.5e-3 if guess.asked > before else 1e-5)
+        asked.append(guess.asked > before)
+    assert np.mean(asked[:12]) > 0.5
+    assert np.mean(asked[300:]) < 0.15
+
+
+def test_other_policies_are_always_asked() -> None:
+    clock = Clock()
+    guess = Guess(clock, 1e-6)
+    planner = Planner([(guess, False)], STEP, VOCAB, "fixed", clock)
+    assert turns(planner, clock, [4] * 50) == [1] * 50
+
+
+def test_no_room_no_draft() -> None:
+    clock = Clock()
+    guess = Guess(clock, 1e-6)
+    planner = Planner([(guess, False)], STEP, VOCAB, clock=clock)
+    context = Context([1], 1, 0)
+    for pending, budget, depth in ((1, 0, 9), (1, 9, 0), (plan.WIDEST, 9, 9)):
+        assert len(planner.propose(context, pending, budget, depth).tokens) == 0
+    assert guess.asked == 0
+
+
+class Rider(Silent):
+    """Two guesses with riders."""
+
+    def __init__(self, gain: float) -> None:
+        self.gain = gain
+
+    def propose(self, context: Context, budget: int) -> Draft:
+        riders = [[VOCAB, VOCAB + 1], [VOCAB], []]
+        return tree([3, 4], [-1, 0], [0.9, 0.9], None, riders, (self.gain, self.gain / 2))
+
+
+def test_riders_are_kept_where_they_pay() -> None:
+    flat = Costs((1, 64), (0,), ((1e-3, 1.01e-3),), (0.0, 0.0))
+    found = Planner([(Rider(0.9), False)], flat, VOCAB).propose(Context([1], 1, 0), 1, 40, 9)
+    assert found.tokens.tolist() == [3, 4]
+    assert found.riders is not None
+    assert [list(each) for each in found.riders] == [[VOCAB, VOCAB + 1], [VOCAB], []]
+    steep = Costs((1, 64), (0,), ((1e-3, 1e-3 * 64),), (0.0, 0.0))
+    found = Planner([(Rider(0.9), False)], steep, VOCAB).propose(Context([1], 1, 0), 1, 40, 9)
+    assert found.riders is None
+
+
+def test_too_many_drafters_are_refused() -> None:
+    with pytest.raises(UsageError, match="9 drafters at once; at most 8"):
+        Planner([(Silent(), False)] * 9, STEP, VOCAB)
