@@ -64,6 +64,7 @@ class Loop:
         self._context = host.architecture.limits.context
         self._widths = host.capabilities.row_widths
         self._read: list[int] = []
+        self._again = False
         self._most = draft.width(host.capabilities, host.capabilities.max_rows)
         self._chunk = draft.width(host.capabilities, host.capabilities.prompt_rows)
 
@@ -126,6 +127,7 @@ class Loop:
         self._read = tokens
         self._session.truncate(shared)
         self._host.rows = 0
+        self._again = False
         return shared
 
     def _prefill(self, tokens: list[int]) -> None:
@@ -151,22 +153,33 @@ class Loop:
         checked = Checked(tree, result, root)
         walk = accept.walk(checked, rule, turn.state, turn.count)
         self._observe(checked, walk, context, used)
-        last = walk.nodes[-1] if walk.nodes else TRUNK
-        self._session.keep([result.handles[root + 1 + last]])
+        self._keep(checked, walk)
         self._host.rows = 0
         _count(tally, tree, walk)
         self._planner.spent(self._clock() - started - (stepped - stepping))
         return walk
 
+    def _keep(self, checked: Checked, walk: Walk) -> None:
+        """Keep the accepted path; after a near tie without its last row, which is stepped again."""
+        self._again = walk.near_tie
+        nodes = walk.nodes[:-1] if walk.near_tie else walk.nodes
+        last = checked.root + 1 + nodes[-1] if nodes else checked.root
+        if walk.near_tie and not walk.nodes:
+            last -= 1
+        self._session.keep([checked.result.handles[last] if last >= 0 else TRUNK])
+
     def _propose(self, context: Context, pending: int, turn: _Turn) -> Draft:
         """A tree that fits the step and does not reach beyond the end of the text."""
+        if self._again:
+            return self._planner.rest()
         return self._planner.propose(
             context, pending, self._most - pending, turn.rule.limit - turn.count - 1
         )
 
     def _observe(self, checked: Checked, walk: Walk, context: Context, used: int) -> None:
         needs, result, planner = self._needs, checked.result, self._planner
-        if not planner.drafts:
+        if not planner.asked:
+            planner.peeked([emitted.token for emitted in walk.emitted])
             return
         started = self._clock()
         topk = result.topk(needs.topk) if planner.wants_topk else None
@@ -192,7 +205,7 @@ class _Turn:
 def _count(tally: Tally, tree: Draft, walk: Walk) -> None:
     tally.passes += 1
     tally.drawn += len(walk.emitted) + (walk.finish == "stop")
-    tally.near_ties += walk.near_ties
+    tally.near_ties += walk.near_tie
     if not len(tree.tokens):
         return
     tally.evaluated += len(tree.tokens)

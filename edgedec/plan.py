@@ -24,6 +24,8 @@ RETIME = 64
 EXPLORE = 32
 """A drafter that does not pay is asked again every so many drafted turns, so that it can come
 back."""
+CAUTION = 0.8
+"""What expected tokens count for where it is not known yet that drafting pays."""
 _EMPTY = draft.empty()
 
 
@@ -66,47 +68,71 @@ class _Source:
     def pays(self, rate: float, budget: int) -> bool:
         """Whether it brings more than its time would give without it; so far unknown ones may."""
         expected = self.drafter.expected_cost(budget) or self.cost.value
-        return self.gain.count < 8 or self.gain.value >= rate * expected
+        return self.gain.count < 4 or self.gain.value >= rate * expected
+
+    def cheap(self, rate: float) -> bool:
+        """Whether asking it takes next to no time."""
+        return rate * self.cost.value < 0.05
 
 
 class _Pace:
     """Whether drafting as a whole pays: tokens per second of drafted turns against plain ones.
 
-    Where it does not, turns are plain for a while, for twice as long each time in a row, and then
-    drafting is tried again.
+    Where it does not, turns are plain for a while. Now and then one is a peek: only the cheapest
+    drafters are asked, and if what they propose is worth it, drafting goes on. After a long rest,
+    twice as long each time in a row, it is tried again without such a reason.
     """
 
-    SHORTEST, LONGEST, TRIAL = 32, 256, 12
+    SHORTEST, LONGEST, TRIAL, PEEK = 128, 1024, 4, 16
 
-    def __init__(self, host: float) -> None:
+    def __init__(self) -> None:
         self.plain, self.drafted = _time(), _time()
-        if host:
-            self.plain.add(host)
         self._tokens, self._seconds = _Average(pace=0.06), _Average(pace=0.06)
-        self._quiet, self._rest = 0, self.SHORTEST
-        self._tried = self._turns = 0
+        self._rest, self._quiet, self._tried, self._turns = self.SHORTEST, 0, 0, 0
+        self.retries = 0
+        """Turns in which everyone is asked once more, after a rest."""
 
-    def drafts(self) -> bool:
-        """Whether this turn is to be drafted; two early ones are not, to know what plain takes."""
+    def mode(self) -> str:
+        """What this turn is: draft, peek or plain. Two early ones are plain, to be measured."""
         self._turns += 1
         if self._turns in (3, 4):
-            return False
-        if self._quiet:
-            self._quiet -= 1
-            return False
-        return True
+            return "plain"
+        if not self._quiet:
+            return "draft"
+        self._quiet -= 1
+        if not self._quiet:
+            self.retries = 2
+        return "plain" if self._quiet % self.PEEK else "peek"
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether it is not known yet that drafting pays: then only what surely does is checked."""
+        return self._tried < 3 * self.TRIAL
+
+    def worth(self, tokens: float, step: float, plain_step: float) -> bool:
+        """Whether so many expected tokens pay a drafted turn with a step of `step` seconds."""
+        return tokens * (plain_step + self.plain.value) > step + self.drafted.value
+
+    def wake(self) -> None:
+        """A peek found something: drafting goes on, and is judged anew."""
+        self._quiet = self._tried = 0
+        self._tokens.count = self._seconds.count = 0
+
+    def rest(self) -> None:
+        """Drafting does not pay for now."""
+        self.wake()
+        self._quiet, self._rest = self._rest, min(2 * self._rest, self.LONGEST)
 
     def learn(self, tokens: float, step: float, plain_step: float) -> None:
-        """A drafted turn gave so many tokens, with a step of `step` seconds."""
+        """A drafted turn was worth so many tokens, with a step of `step` seconds."""
         self._tokens.add(tokens)
-        self._seconds.add(step + self.drafted.value)
+        self._seconds.add(step)
         self._tried += 1
         if self._tried < self.TRIAL:
             return
-        if self._tokens.value * (plain_step + self.plain.value) < self._seconds.value:
-            self._quiet, self._tried = self._rest, 0
-            self._rest = min(2 * self._rest, self.LONGEST)
-        elif self._tried > 4 * self.TRIAL:
+        if not self.worth(self._tokens.value, self._seconds.value, plain_step):
+            self.rest()
+        elif self._tried > 8 * self.TRIAL:
             self._rest = self.SHORTEST
 
 
@@ -137,29 +163,30 @@ class Planner:
         self._sources = [_Source(drafter, topk) for drafter, topk in drafters]
         self._costs, self._vocab, self._clock = costs, vocab, clock
         self._policy: Policy | None = policy_named(policy)
-        self._pace = _Pace(costs.host)
+        self._pace = _Pace()
         self._times = costs.step(0, WIDEST)
         self._core = _tree.Planner(len(drafters), float(self._times[1]) + costs.host)
         self._sheet = draft.Sheet(WIDEST)
         self._credits = np.zeros(2 * len(drafters), np.float32)
         self._turn = self._timed = self._kept = self._pending = 0
-        self._asked = self._merged = False
-        self._typical = 8.0
-
-    @property
-    def drafts(self) -> bool:
-        """Whether there is any drafter."""
-        return bool(self._sources)
+        self.asked = self._merged = self._peeking = False
+        """`asked`: whether any drafter was asked in this turn, and wants to hear how it went."""
+        self._typical, self._expected = 8.0, (1.0, 0.0)
 
     @property
     def wants_topk(self) -> bool:
         """Whether a drafter that was asked in this turn learns from the likeliest tokens."""
-        return any(source.asked and source.topk for source in self._sources)
+        return any(each.asked and each.topk for each in self._sources)
 
     @property
     def rate(self) -> float:
         """Tokens per second of late, by the times of the table."""
         return self._core.rate
+
+    def rest(self) -> Draft:
+        """A turn without a draft, whatever would pay."""
+        self._merged = self.asked = self._peeking = False
+        return _EMPTY
 
     def propose(self, context: Context, pending: int, budget: int, depth: int) -> Draft:
         """The tree to check: at most `budget` nodes and riders, `depth` levels.
@@ -169,14 +196,15 @@ class Planner:
         Raises:
             UsageError: a drafter proposed something that is no tree of tokens.
         """
-        self._kept, self._pending, self._merged, self._asked = 0, pending, False, False
+        self._kept, self._pending, self._expected = 0, pending, (1.0, self._step(1))
+        self._merged = self.asked = self._peeking = False
         if not self._sources:
             return _EMPTY
-        for source in self._sources:
-            source.asked = False
+        mode = self._pace.mode() if self._policy is None else "draft"
         budget = min(budget, WIDEST - pending)
-        if budget < 1 or depth < 1 or (self._policy is None and not self._pace.drafts()):
+        if mode == "plain" or budget < 1 or depth < 1:
             return _EMPTY
+        self._peeking = mode == "peek"
         past = len(context.tokens) - pending
         if abs(past - self._timed) >= RETIME:
             self._times, self._timed = self._costs.step(past, WIDEST), past
@@ -186,24 +214,31 @@ class Planner:
         return self._plan(drafts, budget, depth)
 
     def _ask(self, context: Context, budget: int) -> list[Draft | None]:
-        self._turn += 1
-        self._asked = True
-        rate, explore = self.rate, self._turn % EXPLORE == 0 or self._policy is not None
+        rate, explore = self.rate, self._policy is not None or self._pace.retries > 0
+        if not self._peeking:
+            self._turn += 1
+            self._pace.retries -= self._pace.retries > 0
+            explore |= self._turn % EXPLORE == 0
         drafts: list[Draft | None] = []
         for source in self._sources:
-            if not (source.pays(rate, budget) or explore):
+            pays = source.cheap(rate) if self._peeking else source.pays(rate, budget) or explore
+            source.asked = pays
+            if not pays:
                 drafts.append(None)
                 continue
-            source.asked = True
             before = self._clock()
             found = source.drafter.propose(context, budget)
             source.spent = self._clock() - before
+            self.asked = not self._peeking
             drafts.append(found if len(found.tokens) or found.riders else None)
+        if not self.asked and not self._peeking:
+            self._pace.rest()
         return drafts
 
     def _plan(self, drafts: list[Draft | None], budget: int, depth: int) -> Draft:
         whole = next((each for each in drafts if each is not None and each.whole), None)
         if whole is not None:
+            self._peeking, self.asked = False, True
             return draft.cut(draft.check(whole, self._vocab), budget, depth)
         try:
             kept, total = self._core.plan(
@@ -219,6 +254,15 @@ class Planner:
             chosen = self._policy.choose(tree, self._times[self._pending :])
             self._kept = len(chosen)
             return tree if self._kept == total else draft.select(tree, chosen)
+        self._expected = 1 + self._core.value, self._step(self._pending + kept)
+        if self._peeking or self._pace.on_trial:
+            # What looks best among much that was hardly checked yet is seldom as good as it looks.
+            tokens, step = self._expected
+            if not self._pace.worth(1 + (tokens - 1) * CAUTION, step, self._step(1)):
+                return _EMPTY
+            if self._peeking:
+                self._pace.wake()
+                self._peeking, self.asked = False, True
         self._kept = kept
         self._typical += 0.1 * (kept - self._typical)
         riders = self._riders(drafts, kept)
@@ -240,9 +284,6 @@ class Planner:
 
     def observe(self, outcome: Outcome, rows: int, topk_seconds: float = 0.0) -> None:
         """Learn from a turn of `rows` rows. A drafter hears of turns in which it was asked."""
-        if not self._asked:
-            self._core.pace(len(outcome.emitted), self._step(rows) + self._pace.plain.value)
-            return
         if self._merged:
             self._core.learn(outcome.emitted, self._kept, self._credits)
         else:
@@ -254,12 +295,13 @@ class Planner:
         self._core.pace(len(outcome.emitted), step + self._pace.drafted.value)
         if self._policy is None and self._pending == 1:
             # What was to be expected says more than what came: it varies less.
-            tokens = 1 + self._core.value if self._merged else len(outcome.emitted)
-            self._pace.learn(tokens, step, float(self._times[1]))
+            expected = self._expected if self._merged else (len(outcome.emitted), step)
+            self._pace.learn(*expected, self._step(1))
 
     def _tell(self, outcome: Outcome, rows: int, topk_seconds: float) -> None:
         """Every drafter that was asked learns, and is judged by what it brought."""
         credits, count, rate = self._credits.tolist(), len(self._sources), self.rate
+        shared = topk_seconds / max(1, sum(s.asked and s.topk for s in self._sources))
         price = 0.0
         if rows > self._pending:
             added = self._step(rows) - self._step(self._pending)
@@ -269,16 +311,23 @@ class Planner:
                 continue
             before = self._clock()
             source.drafter.observe(outcome)
-            source.spent += self._clock() - before + (topk_seconds if source.topk else 0.0)
+            source.spent += self._clock() - before + (shared if source.topk else 0.0)
             source.cost.add(source.spent)
             source.gain.add(credits[index] - price * credits[count + index])
 
     def _step(self, rows: int) -> float:
         return float(self._times[min(rows, WIDEST)])
 
+    def peeked(self, emitted: Sequence[int]) -> None:
+        """A turn in which nothing was checked shows all the same what would have been right."""
+        if self._peeking and self._merged:
+            self._core.learn(emitted, 0, self._credits)
+
     def spent(self, host: float) -> None:
         """The turn took `host` seconds outside of its step."""
-        (self._pace.drafted if self._asked else self._pace.plain).add(host)
+        # The first turn after a prompt reads the whole of it: no measure of the others.
+        if not self._peeking and self._pending == 1:
+            (self._pace.drafted if self.asked else self._pace.plain).add(host)
 
     def reset(self) -> None:
         """The conversation is forgotten; what was learned about drafters stays."""

@@ -22,7 +22,8 @@ MAX_NODES, MAX_SOURCES = 512, 8
 DEPTHS, RANKS = 4, 4
 EDGES = np.array([0.04, 0.1, 0.2, 0.35, 0.55, 0.75, 0.9], np.float32)
 PRIOR, LATEST = np.float32(6), np.float32(200)
-"""A drafter's own score counts as so many checks; beyond LATEST the older half is forgotten."""
+"""Each estimate is the prior of a finer one, and counts as PRIOR checks: how right a drafter is on
+the whole, for one score, and for one kind of node. Beyond LATEST the older half is forgotten."""
 LOWEST, HIGHEST = np.float32(0.005), np.float32(0.985)
 MEMORY = 0.97
 """The rate is that of the last 1 / (1 - MEMORY) turns, about."""
@@ -63,7 +64,9 @@ class Planner:
         self._sources = sources
         self._tokens, self._seconds = 1.0, seconds
         shape = (1 << sources, DEPTHS, RANKS, len(EDGES) + 1)
-        self._hits, self._trials = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        self._cells = np.zeros((2, *shape), np.float32)
+        self._same_score = np.zeros((2, sources, len(EDGES) + 1), np.float32)
+        self._whole = np.zeros((2, sources), np.float32)
         self.value = 0.0
         """What the chosen nodes and riders are worth, in tokens."""
         self._nodes: list[_Node] = []
@@ -141,12 +144,20 @@ class Planner:
             at = right
 
     def _count(self, node: _Node, right: bool) -> None:
-        at = node.cell()
-        if self._trials[at] >= LATEST:
-            self._trials[at] /= 2
-            self._hits[at] /= 2
-        self._trials[at] += 1
-        self._hits[at] += right
+        """Trials (or what was said of them) and hits of all three estimates."""
+        for table, weight in zip(self._tables(node), (node.score, 1, 1), strict=True):
+            if table[0] >= LATEST:
+                table[:] /= 2
+            table[:] += np.array([weight, right], np.float32)
+
+    def _tables(self, node: _Node) -> tuple[Floats, Floats, Floats]:
+        """[trials, hits] of the drafter, of its score, of the kind of node, as views."""
+        source, cell = _first(node.mask), node.cell()
+        return (
+            self._whole[:, source],
+            self._same_score[:, source, cell[-1]],
+            self._cells[(slice(None), *cell)],
+        )
 
     # --- merging ---------------------------------------------------------------------------------
 
@@ -205,9 +216,12 @@ class Planner:
 
     def _calibrate(self) -> None:
         for node in self._nodes[1:]:
-            at = node.cell()
-            prior = min(max(node.score, LOWEST), HIGHEST)
-            node.p = (self._hits[at] + PRIOR * prior) / (self._trials[at] + PRIOR)
+            whole, score, cell = self._tables(node)
+            prior = node.score * ((whole[1] + PRIOR) / (whole[0] + PRIOR))
+            prior = min(max(prior, LOWEST), HIGHEST)
+            for trials, hits in (score, cell):
+                prior = (hits + PRIOR * prior) / (trials + PRIOR)
+            node.p = prior
         for node in self._nodes:
             # Only one of several siblings can be right: together they may not pass HIGHEST.
             below = [self._nodes[child] for child in node.children]

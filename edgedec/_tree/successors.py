@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int32]
 
 WIDTH, WAYS, MAX_ORDER, MAX_NODES = 8, 4, 3, 512
-TRUST = np.array([0.75, 0.9, 0.95], np.float32)
+TRUST = np.array([0.6, 0.8, 0.9], np.float32)
 """How far a guess from one, two, three tokens of context is trusted before it was ever checked."""
 SHARPNESS = 0.7
 """Where noise is known, the guess of a rough distribution is made a little less sure of itself."""

@@ -115,8 +115,8 @@ class Suffixes:
             for depth, token in enumerate(copied):
                 tokens[count], rank[count] = token, place
                 parents[count] = count - 1 if depth else -1
-                known = depth or sure is None
-                score[count] = (length + depth) / (length + depth + 1.2) if known else sure
+                square = (length + depth) ** 2
+                score[count] = square / (square + 6) if depth or sure is None else sure
                 count += 1
         return count
 

@@ -18,6 +18,8 @@ from edgedec.architecture import Architecture
 from edgedec.contracts import TRUNK, Capabilities, Context, Draft, Host, Needs, Outcome
 
 _MOST_KEYS = 4096
+_LIKELY, _GUESS = 0.4, 0.03
+"""How likely the first token of a phrase is, and that of a guess, before anything was checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +54,30 @@ class Pool:
     def __init__(self, options: PhrasePool) -> None:
         self._options = options
         self._phrases: dict[int, deque[tuple[int, ...]]] = {}
+        self._latest: tuple[int, ...] = ()
 
     def expected_cost(self, budget: int) -> float:
         """Unknown: it is measured."""
         return 0.0
 
     def propose(self, context: Context, budget: int) -> Draft:
-        """What the phrases that begin with the last token go on with, the newest first."""
+        """What the phrases that begin with the last token go on with, the newest first.
+
+        Where there is none, the latest answers are guessed again (a Jacobi iteration): hardly ever
+        worth checking, but if it is checked, new phrases come of it.
+        """
         tokens: list[int] = []
         parents: list[int] = []
         scores: list[float] = []
         ranks: list[int] = []
-        for rank, phrase in enumerate(reversed(self._phrases.get(context.tokens[-1], ()))):
+        known = self._phrases.get(context.tokens[-1])
+        first = _LIKELY if known else _GUESS
+        guess = self._latest or tuple(context.tokens[-3:])
+        for rank, phrase in enumerate(reversed(known or (guess,))):
             room = phrase[: budget - len(tokens)]
             parents += [TRUNK, *range(len(tokens), len(tokens) + len(room) - 1)][: len(room)]
             tokens += room
-            scores += [0.3 if rank else 0.4, *[0.5] * (len(room) - 1)][: len(room)]
+            scores += [first / (1 + rank), *[0.5] * (len(room) - 1)][: len(room)]
             ranks += [rank] * len(room)
         return Draft(
             np.array(tokens, np.int32),
@@ -97,6 +107,7 @@ class Pool:
 
     def _add(self, phrase: tuple[int, ...]) -> None:
         first, rest = phrase[0], phrase[1:]
+        self._latest = phrase
         kept = self._phrases.pop(first, None)
         if kept is None:
             kept = deque(maxlen=self._options.phrases)

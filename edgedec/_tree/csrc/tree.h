@@ -99,6 +99,8 @@ typedef struct {
     int sources, count, kept;
     double rate_tokens, rate_seconds, value;
     float *hits, *trials; /* [CELLS] */
+    float said[MAX_SOURCES], was[MAX_SOURCES]; /* sums of scores, and of what was right */
+    float score_hits[MAX_SOURCES * SCORES], score_trials[MAX_SOURCES * SCORES];
     Node nodes[MAX_NODES + 1]; /* 0 is the root */
     int32_t order[MAX_NODES];
 } Planner;
