@@ -216,7 +216,7 @@ class Llama:
 def _make(path: Path, order: dict[str, Any]) -> None:
     """The file that the order describes: a random one of a shape, or a checkpoint's weights."""
     if "shape" in order:
-        from _shapes import architecture
+        from edgedec.benchmark.shapes import architecture
 
         write_random(path, architecture(order["shape"]))
         return

@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
-from _shapes import make_bundle
 from _turns import Worker
 from tokenizers import Tokenizer
 
+from edgedec.benchmark.shapes import make_bundle
 from edgedec.errors import UsageError
 from edgedec.export import quantise
 from edgedec.export.reference import forward

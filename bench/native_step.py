@@ -23,18 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from _shapes import (
-    INT4,
-    SHAPES,
-    architecture,
-    attention_products,
-    matrices,
-    random_bundle,
-)
+from _shapes import attention_products, matrices
 from _step_report import MACHINE, PEER, Measured, show, verdicts
 from _turns import Case, Found, Worker, difference, take_turns
 from _weigh import weighed
 
+from edgedec.benchmark.shapes import INT4, SHAPES, architecture, random_bundle
 from edgedec.bundle import Bundle, cache_folder
 
 WIDTHS = (1, 2, 4, 8, 16)

@@ -21,10 +21,17 @@ from typing import Any
 import click
 import numpy as np
 from _machine import Limits, best
-from _shapes import INT4, RandomWeights, architecture, make_bundle, matrices, random_bundle
+from _shapes import matrices
 from _weigh import weighed
 from _worker import chain
 
+from edgedec.benchmark.shapes import (
+    INT4,
+    RandomWeights,
+    architecture,
+    make_bundle,
+    random_bundle,
+)
 from edgedec.bundle import Bundle, open_bundle
 from edgedec.contracts import TRUNK, EngineOptions, Want
 

@@ -22,6 +22,7 @@ FLOORS = [
     {"edgedec.decode", "edgedec.export", "edgedec.training"},
     {"edgedec.profiler"},
     {"edgedec.api"},
+    {"edgedec.benchmark"},
     {"edgedec.cli"},
 ]
 MEMBERS = {

@@ -21,7 +21,7 @@ DEVICE = click.option(
     "--device", metavar="NAME", help="Where to run: see `edgedec devices`. Default: cpu."
 )
 
-_MODEL: tuple[Option, ...] = (
+_PLACE: tuple[Option, ...] = (
     click.option(
         "-m",
         "--model",
@@ -31,7 +31,11 @@ _MODEL: tuple[Option, ...] = (
         help="A shipped model or a bundle's folder: see `edgedec models`.",
     ),
     DEVICE,
-    click.option("--runtime", metavar="NAME", help="What runs it. Default: the device's best."),
+)
+_RUNTIME = click.option(
+    "--runtime", metavar="NAME", help="What runs it. Default: the device's best."
+)
+_ENGINE: tuple[Option, ...] = (
     click.option(
         "--threads", type=click.IntRange(1), metavar="N", help="CPU threads. Default: one per core."
     ),
@@ -138,7 +142,12 @@ _SAMPLING: tuple[Option, ...] = (
 
 def model_options(command: F) -> F:
     """-m, --device, --runtime, --threads, --kv-type."""
-    return _apply(command, _MODEL)
+    return _apply(command, (*_PLACE, _RUNTIME, *_ENGINE))
+
+
+def place_options(command: F) -> F:
+    """The same without --runtime, for a command that takes several."""
+    return _apply(command, (*_PLACE, *_ENGINE))
 
 
 def sampling_options(command: F) -> F:

@@ -8,12 +8,16 @@ from __future__ import annotations
 import io
 import json
 import os
+import secrets
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import click
+
+from edgedec.errors import WriteError
 
 
 def print_json(document: dict[str, Any]) -> None:
@@ -29,6 +33,32 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for line in lines:
         cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
         click.echo("  ".join(cells).rstrip())
+
+
+def check_target(path: Path) -> None:
+    """Whether a file could be written there, before time is spent on what goes into it.
+
+    Raises:
+        WriteError: its folder is not there.
+    """
+    if not path.absolute().parent.is_dir():
+        raise WriteError(f"{path.parent} is no folder: make it first, or choose another place")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file; whatever goes wrong, a file that was there stays as it was.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise WriteError(f"{path} cannot be written: {error.strerror or error}") from None
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def drop_stdout() -> None:

@@ -81,7 +81,9 @@ def command(
         texts = [_encoded(setup.text, prompt) for prompt in prompts]
         with tempfile.TemporaryDirectory() as spare, _progress.bars({"": "writing"}) as tell:
             folder = output or Path(spare)
-            written = warm.learn(setup, folder, texts, writing, lambda share: tell("", share))
+            written = warm.learn(
+                setup, folder, texts, writing, progress=lambda share: tell("", share)
+            )
             if output is None:
                 add_strategies(setup.bundle, written)
             sizes = {name: path.stat().st_size for name, path in written.items()}

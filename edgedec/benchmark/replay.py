@@ -1,0 +1,223 @@
+"""Co-simulation: the words of a small model at the speed of a large one.
+
+Every step runs twice: on the real model, which says what comes next and whose time does not count,
+and on its shadow, a model of random weights in the shape that is to be known, whose answers are
+thrown away and whose time counts. Both see the same tree on the same past. What is asked of a
+result is asked of both, so that a large vocabulary is paid for as well. It knows no strategy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgedec import _tree
+from edgedec.accept import NEAR
+from edgedec.benchmark.stopwatch import Stopwatch
+from edgedec.contracts import Rows, Want
+from edgedec.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from edgedec.architecture import Architecture
+    from edgedec.contracts import (
+        Capabilities,
+        Engine,
+        Floats,
+        Ints,
+        Layers,
+        Session,
+        StepResult,
+    )
+
+
+class Scale:
+    """What the real model's ids, layers and vectors are in the shadow."""
+
+    def __init__(self, real: Architecture, shadow: Architecture) -> None:
+        self._ids, self._layers = (real.vocab, shadow.vocab), (real.layers, shadow.layers)
+        self._width = shadow.embed.dim
+
+    def layer(self, layer: int) -> int:
+        """The same share of the layers; what is within stays within."""
+        real, shadow = self._layers
+        if layer in (0, real):
+            return layer // real * shadow
+        return min(max(round(layer * shadow / real), 1), shadow - 1)
+
+    def layers(self, layers: Layers | None) -> Layers | None:
+        """The same shares of the layers."""
+        if layers is None:
+            return None
+        return tuple(range(self.layer(part.start), self.layer(part.stop)) for part in layers)
+
+    def rows(self, rows: Rows) -> Rows:
+        """The same tree. Ids wrap around; learned ids stay learned, vectors are zeros."""
+        real, shadow = self._ids
+        tokens = np.asarray(rows.tokens)
+        known = np.where(tokens < real, tokens % shadow, tokens - real + shadow).astype(np.int32)
+        vectors = None if rows.hidden is None else self.vectors(len(rows.hidden))
+        return replace(rows, tokens=known, hidden=vectors)
+
+    def vectors(self, count: int) -> Floats:
+        """Vectors as wide as the shadow is."""
+        return np.zeros((count, self._width), np.float32)
+
+    def want(self, want: Want | None) -> Want | None:
+        """The same rows; hidden states of the same shares."""
+        if want is None or not want.hidden:
+            return want
+        return replace(want, hidden=tuple(map(self.layer, want.hidden)))
+
+
+class ReplayEngine:
+    """An engine with the real model's answers and the shadow's times; `watch` has the time.
+
+    `temperature` is that of the generation that comes next: each draw of the real model is then
+    drawn from the shadow's logits as well.
+    """
+
+    def __init__(
+        self, real: Engine, shadow: Engine, scale: Scale, watch: Stopwatch | None = None
+    ) -> None:
+        self.real, self.shadow, self.scale = real, shadow, scale
+        self.watch = watch or Stopwatch()
+        self.temperature = 0.0
+        self.capabilities = _common(real.capabilities, shadow.capabilities, scale)
+
+    def session(self) -> ReplaySession:
+        """A new, empty session."""
+        return ReplaySession(self, self.real.session(), self.shadow.session())
+
+    def set_learned(self, vectors: Floats) -> None:
+        """The real model gets them; its shadow gets as many."""
+        self.real.set_learned(vectors)
+        self.shadow.set_learned(self.scale.vectors(len(vectors)))
+
+    def close(self) -> None:
+        """Give both back."""
+        self.real.close()
+        self.shadow.close()
+
+
+def _common(real: Capabilities, shadow: Capabilities, scale: Scale) -> Capabilities:
+    """What both can do."""
+    most = min(real.max_rows, shadow.max_rows)
+    return replace(
+        real,
+        max_rows=most,
+        prompt_rows=min(shadow.prompt_rows, most),
+        cuts=tuple(cut for cut in real.cuts if scale.layer(cut) in shadow.cuts),
+        hidden_layers=tuple(
+            layer for layer in real.hidden_layers if scale.layer(layer) in shadow.hidden_layers
+        ),
+        resume=real.resume and shadow.resume,
+        learned_ids=real.learned_ids and shadow.learned_ids,
+        encoder=False,
+    )
+
+
+class ReplaySession:
+    """Two sessions in step: see `edgedec.contracts.Session`."""
+
+    def __init__(self, engine: ReplayEngine, real: Session, shadow: Session) -> None:
+        self._engine, self._watch = engine, engine.watch
+        self._real, self._shadow = real, shadow
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        """The token ids of the real trunk."""
+        return self._real.tokens
+
+    def step(
+        self, rows: Rows, layers: Layers | None = None, want: Want | None = None
+    ) -> ReplayResult:
+        """Run new rows through both."""
+        scale = self._engine.scale
+        with self._watch:
+            real = self._real.step(rows, layers, want)
+            order = scale.rows(rows), scale.layers(layers), scale.want(want)
+        return ReplayResult(self._engine, real, self._shadow.step(*order))
+
+    def resume(
+        self, handles: Sequence[int], layers: Layers, want: Want | None = None
+    ) -> ReplayResult:
+        """Run living rows of both through further layers."""
+        scale = self._engine.scale
+        with self._watch:
+            real = self._real.resume(handles, layers, want)
+            further, wanted = scale.layers(layers) or (), scale.want(want)
+        return ReplayResult(self._engine, real, self._shadow.resume(handles, further, wanted))
+
+    def keep(self, leaves: Sequence[int]) -> tuple[int, ...]:
+        """Keep the same rows of both."""
+        with self._watch:
+            found = self._real.keep(leaves)
+        self._shadow.keep(leaves)
+        return found
+
+    def truncate(self, length: int) -> None:
+        """Cut both trunks."""
+        with self._watch:
+            self._real.truncate(length)
+        self._shadow.truncate(length)
+
+    def fork(self) -> ReplaySession:
+        """Copies of both."""
+        return ReplaySession(self._engine, self._real.fork(), self._shadow.fork())
+
+    def encode(self, source: Ints | Floats) -> None:
+        """Only decoders are replayed."""
+        raise UnsupportedError("a model with an encoder cannot be replayed yet")
+
+    def save(self, path: Path) -> None:
+        """Write the real state: the shadow's is worth nothing."""
+        self._real.save(path)
+
+    def load(self, path: Path) -> None:
+        """The shadow has no such state."""
+        raise UnsupportedError("a replayed session cannot take over a saved state")
+
+
+class ReplayResult:
+    """The real answers, each asked of the shadow as well."""
+
+    def __init__(self, engine: ReplayEngine, real: StepResult, shadow: StepResult) -> None:
+        self._engine, self._watch = engine, engine.watch
+        self._real, self._shadow = real, shadow
+
+    @property
+    def handles(self) -> Sequence[int]:
+        """The handles of the rows of this step, the same in both."""
+        return self._real.handles
+
+    def argmax(self) -> Ints:
+        """The real model's first choices."""
+        self._shadow.argmax()
+        with self._watch:
+            return self._real.argmax()
+
+    def topk(self, k: int) -> tuple[Ints, Floats]:
+        """The real model's likeliest tokens."""
+        self._shadow.topk(k)
+        with self._watch:
+            return self._real.topk(k)
+
+    def logits(self, i: int) -> Floats:
+        """The real logits of row i [V]; the shadow's are drawn from as these are about to be."""
+        line = self._shadow.logits(i)
+        if self._engine.temperature > 0:
+            _tree.draw(line, self._engine.temperature, 0, i)
+        else:
+            line[line > line.max() - NEAR].argmax()
+        with self._watch:
+            return self._real.logits(i)
+
+    def hidden(self, layer: int) -> Floats:
+        """The real hidden states [n, D]."""
+        self._shadow.hidden(self._engine.scale.layer(layer))
+        with self._watch:
+            return self._real.hidden(layer)
