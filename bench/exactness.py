@@ -70,6 +70,8 @@ def compare(
     """Answer every task both ways."""
     passes = 0
     for task in every:
+        for model in (plain, drafted):
+            model.reset()  # a prompt that is there already was perhaps read in other steps
         one, other = (answers(model, task, found.temperature) for model in (plain, drafted))
         for expected, got in zip(one, other, strict=True):
             found.texts += 1
@@ -90,6 +92,7 @@ def compare(
 def margin(plain: Model, task: Task, temperature: float, place: int) -> float:
     """By how much plain decoding preferred its token number `place` to the next best one."""
     prompt = task.prompt
+    plain.reset()
     text = [{"role": "user", "content": prompt.turns[0]}] if prompt.chat else prompt.turns[0]
     known = plain.generate(
         text, max_new_tokens=place + 1, temperature=temperature, seed=task.seed, logprobs=20
@@ -153,7 +156,8 @@ def main(  # noqa: PLR0913, PLR0917 - one for each option
 
 def tell(found: Found, good: bool) -> None:
     click.echo(
-        f"{found.runtime:8} {found.strategy:16} {found.policy:6} {found.temperature:4} {found.texts:5} texts "
+        f"{found.runtime:8} {found.strategy:16} {found.policy:6} {found.temperature:4} "
+        f"{found.texts:5} texts "
         f"{found.tokens:7} tokens {found.tokens_per_pass:6.2f} a pass  near ties "
         f"{found.near_ties:3} ({100 * found.near_ties / max(1, found.tokens):.3f} %)  different "
         f"{found.different}  widest {found.widest:.3f}  {'ok' if good else 'NOT EXACT'}"

@@ -1,4 +1,4 @@
-"""What a drafted turn costs outside of the model's step: propose, merge, plan, accept, keep, sample.
+"""What a drafted turn costs outside of the step: propose, merge, plan, accept, keep, sample.
 
     python bench/host_cost.py                 stories on the native runtime, trees of 8 nodes
     python bench/host_cost.py --twin          with the Python twins instead of the C part

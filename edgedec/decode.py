@@ -128,6 +128,7 @@ class Loop:
         self._session.truncate(shared)
         self._host.rows = 0
         self._again = False
+        self._planner.begin()
         return shared
 
     def _prefill(self, tokens: list[int]) -> None:

@@ -61,8 +61,9 @@ class Generation:
     `seconds` leaves out `load_seconds`; `tokens_per_second` counts from the first token on and is
     None for fewer than two. `evaluated` and `accepted` count draft tokens; `near_ties` the choices
     of drafted turns by a margin under 0.1, which were left to a plain step, where the runtime is
-    not bitwise exact. `depths[d]` are the turns in which a node d + 1 levels deep could be accepted, and those
-    in which one was. `logprobs` is None (and not in the document) unless it was asked for.
+    not bitwise exact. `depths[d]` are the turns in which a node d + 1 levels deep could be
+    accepted, and those in which one was. `logprobs` is None (and not in the document) unless it was
+    asked for.
     """
 
     text: str

@@ -29,30 +29,25 @@ _SCALE = np.float32(255)
 def write(path: Path, table: _tree.Successors, vocab: int, most: int | None = None) -> None:
     """Write a table: keys [n], ids [n, 8] and weights [n, 8] in 8 bit, shares of their sum.
 
-    `most` keeps only the contexts with the most weight, which for counts are the most frequent.
+    `most` keeps only the contexts that were written most often.
 
     Raises:
         WriteError: the file cannot be written.
     """
     from safetensors.numpy import save
 
-    keys, ids, weights = (
-        np.frombuffer(part, kind).reshape(shape)
-        for part, kind, shape in zip(
-            table.dump(),
-            (np.uint64, np.int32, np.float32),
-            (-1, (-1, _tree.WIDTH), (-1, _tree.WIDTH)),
-            strict=True,
-        )
-    )
-    totals = weights.sum(axis=1)
-    chosen = np.sort(np.argsort(-totals, kind="stable")[:most])
-    shares = weights[chosen] / np.maximum(totals[chosen, None], 1e-9)
+    keys, ids, weights, writes = table.dump()
+    # Those that were written most often will be asked for most often.
+    order = np.argsort(-np.frombuffer(writes, np.uint32).astype(np.int64), kind="stable")
+    chosen = np.sort(order[:most])
+    shape = (-1, _tree.WIDTH)
+    shares = np.frombuffer(weights, np.float32).reshape(shape)[chosen]
+    shares = shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-9)
     small = np.uint16 if vocab <= 1 << 16 else np.uint32
     data = save(
         {
-            "keys": keys[chosen],
-            "ids": np.maximum(ids[chosen], 0).astype(small),
+            "keys": np.frombuffer(keys, np.uint64)[chosen],
+            "ids": np.maximum(np.frombuffer(ids, np.int32).reshape(shape)[chosen], 0).astype(small),
             "weights": np.rint(shares * _SCALE).astype(np.uint8),
         },
         {"layout": _LAYOUT, "vocab": str(vocab)},

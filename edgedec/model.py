@@ -73,22 +73,19 @@ class Model:
         self._engine = setup.engine
         self._capabilities = setup.engine.capabilities
         self._session = setup.engine.session()
-        self._loop = self._open_loop()
-        self._busy = threading.Lock()
-        self._closed = False
-
-    def _open_loop(self) -> Loop:
-        """The loop with drafters that know nothing yet."""
-        setup, shape = self._setup, (self._architecture, self._capabilities)
-        host = Scratch(self._session, *shape, setup.open_engine, setup.bundle.strategy_file)
-        planner = Planner(
-            setup.drafting.open(host, *shape),
+        shape = self._architecture, self._capabilities
+        self._host = Scratch(self._session, *shape, setup.open_engine, setup.bundle.strategy_file)
+        self._planner = Planner(
+            setup.drafting.open(self._host, *shape),
             setup.costs,
             self._architecture.vocab,
             setup.drafting.policy,
             setup.clock,
         )
-        return Loop(self._session, host, planner, setup.drafting.needs(*shape), setup.clock)
+        needs = setup.drafting.needs(*shape)
+        self._loop = Loop(self._session, self._host, self._planner, needs, setup.clock)
+        self._busy = threading.Lock()
+        self._closed = False
 
     # --- what it is ------------------------------------------------------------------------------
 
@@ -293,10 +290,14 @@ class Model:
             self._loop.reset()
 
     def forget(self) -> None:
-        """Forget the conversation and all that drafters learned, as if just loaded."""
+        """Forget the conversation and every text that drafters learned from.
+
+        How well each kind of drafter guesses and what it costs on this device stays known.
+        """
         with self._alone():
             self._loop.reset()
-            self._loop = self._open_loop()
+            drafting, shape = self._setup.drafting, (self._architecture, self._capabilities)
+            self._planner.reopen([drafter for drafter, _ in drafting.open(self._host, *shape)])
 
     def close(self) -> None:
         """Give the weights back. Closing twice is fine."""

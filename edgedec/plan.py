@@ -24,6 +24,9 @@ RETIME = 64
 EXPLORE = 32
 """A drafter that does not pay is asked again every so many drafted turns, so that it can come
 back."""
+NOTHING = 0.02
+"""A drafter whose time is worth fewer tokens than this is asked in any case: who agrees with whom
+says much."""
 CAUTION = 0.8
 """What expected tokens count for where it is not known yet that drafting pays."""
 _EMPTY = draft.empty()
@@ -67,20 +70,16 @@ class _Source:
 
     def pays(self, rate: float, budget: int) -> bool:
         """Whether it brings more than its time would give without it; so far unknown ones may."""
-        expected = self.drafter.expected_cost(budget) or self.cost.value
-        return self.gain.count < 4 or self.gain.value >= rate * expected
-
-    def cheap(self, rate: float) -> bool:
-        """Whether asking it takes next to no time."""
-        return rate * self.cost.value < 0.05
+        price = rate * (self.drafter.expected_cost(budget) or self.cost.value)
+        return self.gain.count < 4 or self.gain.value >= price or price < NOTHING
 
 
 class _Pace:
     """Whether drafting as a whole pays: tokens per second of drafted turns against plain ones.
 
-    Where it does not, turns are plain for a while. Now and then one is a peek: only the cheapest
-    drafters are asked, and if what they propose is worth it, drafting goes on. After a long rest,
-    twice as long each time in a row, it is tried again without such a reason.
+    Where it does not, turns are plain for a while. Now and then, and soon after a prompt, one is a
+    peek: only the cheapest drafter is asked, and if what it proposes is worth it, drafting goes on.
+    After a long rest, twice as long each time in a row, it is tried again without such a reason.
     """
 
     SHORTEST, LONGEST, TRIAL, PEEK = 128, 1024, 4, 16
@@ -89,7 +88,7 @@ class _Pace:
         self.plain, self.drafted = _time(), _time()
         self._tokens, self._seconds = _Average(pace=0.06), _Average(pace=0.06)
         self._rest, self._quiet, self._tried, self._turns = self.SHORTEST, 0, 0, 0
-        self.retries = 0
+        self._began = self.retries = 0
         """Turns in which everyone is asked once more, after a rest."""
 
     def mode(self) -> str:
@@ -102,7 +101,12 @@ class _Pace:
         self._quiet -= 1
         if not self._quiet:
             self.retries = 2
-        return "plain" if self._quiet % self.PEEK else "peek"
+        since = self._turns - self._began
+        return "peek" if since in (1, 2, 4, 8) or not self._quiet % self.PEEK else "plain"
+
+    def begin(self) -> None:
+        """A new prompt: it may be of another kind than the text before."""
+        self._began = self._turns
 
     @property
     def on_trial(self) -> bool:
@@ -220,8 +224,9 @@ class Planner:
             self._pace.retries -= self._pace.retries > 0
             explore |= self._turn % EXPLORE == 0
         drafts: list[Draft | None] = []
+        cheapest = self._cheapest if self._peeking else None
         for source in self._sources:
-            pays = source.cheap(rate) if self._peeking else source.pays(rate, budget) or explore
+            pays = source is cheapest if cheapest else source.pays(rate, budget) or explore
             source.asked = pays
             if not pays:
                 drafts.append(None)
@@ -234,6 +239,10 @@ class Planner:
         if not self.asked and not self._peeking:
             self._pace.rest()
         return drafts
+
+    @property
+    def _cheapest(self) -> _Source:
+        return min(self._sources, key=lambda source: source.cost.value)
 
     def _plan(self, drafts: list[Draft | None], budget: int, depth: int) -> Draft:
         whole = next((each for each in drafts if each is not None and each.whole), None)
@@ -328,6 +337,19 @@ class Planner:
         # The first turn after a prompt reads the whole of it: no measure of the others.
         if not self._peeking and self._pending == 1:
             (self._pace.drafted if self.asked else self._pace.plain).add(host)
+
+    def begin(self) -> None:
+        """A prompt is to be answered."""
+        self._pace.begin()
+
+    def reopen(self, drafters: Sequence[Drafter]) -> None:
+        """Go on with other drafters of the same kinds, in the same order.
+
+        What was learned of texts is gone with the old ones; how well each kind guesses, and what
+        it costs, stays.
+        """
+        for source, drafter in zip(self._sources, drafters, strict=True):
+            source.drafter = drafter
 
     def reset(self) -> None:
         """The conversation is forgotten; what was learned about drafters stays."""

@@ -6,7 +6,7 @@ written once, let them begin warm. It knows no strategy by name: those with some
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -23,6 +23,7 @@ from edgedec.sampling import Sampler, Sampling
 if TYPE_CHECKING:
     from edgedec.architecture import Architecture
 
+_SETS = 1 << 15
 Progress = Callable[[float], object]
 
 
@@ -30,8 +31,8 @@ Progress = Callable[[float], object]
 class Learner(Protocol):
     """A drafter whose knowledge outlives a conversation."""
 
-    def save(self, path: Path) -> None:
-        """Write a hot start."""
+    def save(self, path: Path, most: int | None = None) -> None:
+        """Write a hot start; of the `most` contexts that say most."""
         ...
 
 
@@ -69,11 +70,13 @@ def learn(
     folder: Path,
     texts: Sequence[Sequence[int]] = (),
     writing: Writing | None = None,
+    most: Mapping[str, int] | None = None,
     progress: Progress = lambda share: None,
 ) -> dict[str, Path]:
     """Let a model continue texts (ids; none: from nothing) and write a hot start per strategy.
 
-    Returns the files by strategy. `progress` is told the share that is done.
+    Returns the files by strategy. `most` says how many contexts to keep of a strategy (default:
+    all), `progress` is told the share that is done.
 
     Raises:
         InputError: a text is empty or does not fit into the context.
@@ -84,7 +87,9 @@ def learn(
     session, shape = setup.engine.session(), (architecture, setup.engine.capabilities)
     if not all(0 < len(text) < architecture.limits.context for text in texts):
         raise InputError("a prompt is empty or longer than the context: leave it out")
-    chosen = drafting.choose("+".join(strategies()))
+    names = strategies()
+    # Larger tables than in use: what is seldom must not push out what is frequent.
+    chosen = drafting.choose("+".join(names), {f"{name}.sets": _SETS for name in names})
     host = Scratch(session, *shape, setup.open_engine)
     drafters = [each for each, _ in chosen.open(host, *shape)]
     topk = chosen.needs(*shape).topk
@@ -98,9 +103,9 @@ def learn(
         if left <= 0:
             break
     files = {part.name: folder / f"{part.name}.safetensors" for part in chosen.parts}
-    for drafter, path in zip(drafters, files.values(), strict=True):
+    for drafter, (name, path) in zip(drafters, files.items(), strict=True):
         assert isinstance(drafter, Learner)
-        drafter.save(path)
+        drafter.save(path, (most or {}).get(name))
     return files
 
 

@@ -22,8 +22,8 @@ MAX_NODES, MAX_SOURCES = 512, 8
 DEPTHS, RANKS = 4, 4
 EDGES = np.array([0.04, 0.1, 0.2, 0.35, 0.55, 0.75, 0.9], np.float32)
 PRIOR, LATEST = np.float32(6), np.float32(200)
-"""Each estimate is the prior of a finer one, and counts as PRIOR checks: how right a drafter is on
-the whole, for one score, and for one kind of node. Beyond LATEST the older half is forgotten."""
+"""Each estimate is the prior of a finer one, and counts as PRIOR checks: how right a set
+of drafters is on the whole, for one score, and for one kind of node. Beyond LATEST the older half is forgotten."""
 LOWEST, HIGHEST = np.float32(0.005), np.float32(0.985)
 MEMORY = 0.97
 """The rate is that of the last 1 / (1 - MEMORY) turns, about."""
@@ -65,8 +65,8 @@ class Planner:
         self._tokens, self._seconds = 1.0, seconds
         shape = (1 << sources, DEPTHS, RANKS, len(EDGES) + 1)
         self._cells = np.zeros((2, *shape), np.float32)
-        self._same_score = np.zeros((2, sources, len(EDGES) + 1), np.float32)
-        self._whole = np.zeros((2, sources), np.float32)
+        self._same_score = np.zeros((2, 1 << sources, len(EDGES) + 1), np.float32)
+        self._whole = np.zeros((2, 1 << sources), np.float32)
         self.value = 0.0
         """What the chosen nodes and riders are worth, in tokens."""
         self._nodes: list[_Node] = []
@@ -125,11 +125,11 @@ class Planner:
         """Count every proposal whose outcome is now known, whether it was checked or not.
 
         `credits` [2 * sources] gets, for each source, the accepted nodes among the first `chosen`,
-        then how many of these there are; a node counts for the first of those who proposed it.
+        then how many of these there are; those who proposed a node share it.
         """
         credits[: 2 * self._sources] = 0
         for index in self._order[:chosen]:
-            credits[self._sources + _first(self._nodes[index].mask)] += 1
+            self._share(self._nodes[index].mask, credits[self._sources :])
         at: int | None = 0
         for token in emitted:
             if at is None:
@@ -140,8 +140,13 @@ class Planner:
                 self._count(self._nodes[child], hit)
                 right = child if hit else right
             if right is not None and 0 <= self._nodes[right].place < chosen:
-                credits[_first(self._nodes[right].mask)] += 1
+                self._share(self._nodes[right].mask, credits)
             at = right
+
+    def _share(self, mask: int, credits: Floats) -> None:
+        for source in range(self._sources):
+            if mask >> source & 1:
+                credits[source] += np.float32(1) / np.float32(mask.bit_count())
 
     def _count(self, node: _Node, right: bool) -> None:
         """Trials (or what was said of them) and hits of all three estimates."""
@@ -151,11 +156,11 @@ class Planner:
             table[:] += np.array([weight, right], np.float32)
 
     def _tables(self, node: _Node) -> tuple[Floats, Floats, Floats]:
-        """[trials, hits] of the drafter, of its score, of the kind of node, as views."""
-        source, cell = _first(node.mask), node.cell()
+        """[trials, hits] of those who proposed it, of their score, of the kind of node: views."""
+        cell = node.cell()
         return (
-            self._whole[:, source],
-            self._same_score[:, source, cell[-1]],
+            self._whole[:, node.mask],
+            self._same_score[:, node.mask, cell[-1]],
             self._cells[(slice(None), *cell)],
         )
 
@@ -275,7 +280,3 @@ class Planner:
                 key = min(key, value)
                 found.append((key, value, index, j + 1))
         return sorted(found, key=lambda item: -item[0])
-
-
-def _first(mask: int) -> int:
-    return (mask & -mask).bit_length() - 1

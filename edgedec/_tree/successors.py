@@ -52,6 +52,7 @@ class Successors:
         self._first, self._last, self._sets, self._clock = first, last, sets, 0
         self._keys = np.zeros(sets * WAYS, np.uint64)
         self._stamps = np.zeros(sets * WAYS, np.uint32)
+        self._writes = np.zeros(sets * WAYS, np.uint32)
         self._ids = np.zeros((sets * WAYS, WIDTH), np.int32)
         self._weights = np.zeros((sets * WAYS, WIDTH), np.float32)
 
@@ -131,9 +132,10 @@ class Successors:
         if found is None:
             first = (key >> 8 & (self._sets - 1)) * WAYS
             found = first + int(self._stamps[first : first + WAYS].argmin())
-            self._keys[found] = key
+            self._keys[found], self._writes[found] = key, 0
             self._ids[found], self._weights[found] = -1, 0
         self._stamps[found] = self._clock
+        self._writes[found] += 1
         return found
 
     # --- reading ---------------------------------------------------------------------------------
@@ -211,13 +213,16 @@ class Successors:
 
     # --- on disk ---------------------------------------------------------------------------------
 
-    def dump(self) -> tuple[bytes, bytes, bytes]:
-        """Keys [n] (uint64), ids [n, 8] (int32) and weights [n, 8] (float32) of all contexts."""
+    def dump(self) -> tuple[bytes, bytes, bytes, bytes]:
+        """Of all contexts: keys [n] (uint64), ids [n, 8] (int32), weights [n, 8] (float32), and how
+        often each was written [n] (uint32)."""
         used = np.flatnonzero(self._keys)
-        return tuple(part[used].tobytes() for part in (self._keys, self._ids, self._weights))  # type: ignore[return-value]
+        parts = self._keys, self._ids, self._weights, self._writes
+        keys, ids, weights, writes = (part[used].tobytes() for part in parts)
+        return keys, ids, weights, writes
 
     def load(self, keys: bytes, ids: bytes, weights: bytes) -> None:
-        """Take over what `dump` gave; known contexts are overwritten."""
+        """Take over keys, ids and weights that `dump` gave; known contexts are overwritten."""
         if len(ids) != 4 * WIDTH * (len(keys) // 8) or len(weights) != len(ids):
             raise ValueError("load: the arrays do not fit together")
         lines = np.frombuffer(ids, np.int32).reshape(-1, WIDTH)

@@ -90,6 +90,6 @@ class Recycler:
     def reset(self) -> None:
         """What was learned is about the model, not about the conversation."""
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, most: int | None = None) -> None:
         """Write a hot start."""
-        hot_start.write(path, self._table, self._vocab)
+        hot_start.write(path, self._table, self._vocab, most)

@@ -74,6 +74,6 @@ class Counts:
         """The counts stay; the next text is counted from its beginning."""
         self._counted = 0
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, most: int | None = None) -> None:
         """Write a hot start."""
-        hot_start.write(path, self._table, self._vocab)
+        hot_start.write(path, self._table, self._vocab, most)

@@ -48,7 +48,7 @@ def test_what_is_read_guesses_as_what_was_written(tmp_path: Path) -> None:
     assert [each.name for each in path.parent.iterdir()] == ["hot.safetensors"]
 
 
-def test_only_the_contexts_with_most_weight_are_kept(tmp_path: Path) -> None:
+def test_only_the_contexts_written_most_often_are_kept(tmp_path: Path) -> None:
     table = _tree.Successors(2, 2, 64)
     table.count([1, 2, 3] * 5 + [7, 8, 9], 0)
     hot_start.write(tmp_path / "hot", table, VOCAB, most=3)

@@ -49,9 +49,10 @@ static PyObject *successors_new(PyTypeObject *type, PyObject *args, PyObject *kw
     /* Untouched pages of a large calloc take no memory. */
     table->keys = calloc((size_t)sets * WAYS, sizeof *table->keys);
     table->stamps = calloc((size_t)sets * WAYS, sizeof *table->stamps);
+    table->writes = calloc((size_t)sets * WAYS, sizeof *table->writes);
     table->ids = calloc((size_t)sets * WAYS * WIDTH, sizeof *table->ids);
     table->weights = calloc((size_t)sets * WAYS * WIDTH, sizeof *table->weights);
-    if (table->keys && table->stamps && table->ids && table->weights)
+    if (table->keys && table->stamps && table->writes && table->ids && table->weights)
         return (PyObject *)self;
     Py_DECREF(self);
     return PyErr_NoMemory();
@@ -62,6 +63,7 @@ static void successors_free(SuccessorsObject *self)
     PyTypeObject *type = Py_TYPE(self);
     free(self->table.keys);
     free(self->table.stamps);
+    free(self->table.writes);
     free(self->table.ids);
     free(self->table.weights);
     type->tp_free(self);
@@ -174,33 +176,31 @@ static PyObject *successors_tree(SuccessorsObject *self, PyObject *args)
     return PyLong_FromLong(count < 0 ? 0 : count);
 }
 
+/* What a table holds, entry by entry, without the empty ones. */
+static PyObject *column(const Successors *table, size_t used, const void *from, size_t size)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(used * size));
+    char *to = bytes ? PyBytes_AS_STRING(bytes) : NULL;
+    for (size_t i = 0; bytes && i < (size_t)table->sets * WAYS; i++)
+        if (table->keys[i]) {
+            memcpy(to, (const char *)from + i * size, size);
+            to += size;
+        }
+    return bytes;
+}
+
 static PyObject *successors_dump(SuccessorsObject *self, PyObject *unused)
 {
-    Successors *t = &self->table;
-    size_t used = 0, all = (size_t)t->sets * WAYS, at = 0;
-    PyObject *keys, *ids, *weights;
+    const Successors *t = &self->table;
+    size_t used = 0;
     (void)unused;
-    for (size_t i = 0; i < all; i++)
+    for (size_t i = 0; i < (size_t)t->sets * WAYS; i++)
         used += t->keys[i] != 0;
-    keys = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(used * sizeof *t->keys));
-    ids = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(used * WIDTH * sizeof *t->ids));
-    weights = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(used * WIDTH * sizeof *t->weights));
-    for (size_t i = 0; keys && ids && weights && i < all; i++) {
-        if (!t->keys[i])
-            continue;
-        memcpy(PyBytes_AS_STRING(keys) + at * sizeof *t->keys, &t->keys[i], sizeof *t->keys);
-        memcpy(PyBytes_AS_STRING(ids) + at * WIDTH * sizeof *t->ids, &t->ids[i * WIDTH],
-               WIDTH * sizeof *t->ids);
-        memcpy(PyBytes_AS_STRING(weights) + at * WIDTH * sizeof *t->weights,
-               &t->weights[i * WIDTH], WIDTH * sizeof *t->weights);
-        at++;
-    }
-    if (keys && ids && weights)
-        return Py_BuildValue("(NNN)", keys, ids, weights);
-    Py_XDECREF(keys);
-    Py_XDECREF(ids);
-    Py_XDECREF(weights);
-    return NULL;
+    /* "N" takes the references over, and gives all back if one is NULL. */
+    return Py_BuildValue("(NNNN)", column(t, used, t->keys, sizeof *t->keys),
+                         column(t, used, t->ids, WIDTH * sizeof *t->ids),
+                         column(t, used, t->weights, WIDTH * sizeof *t->weights),
+                         column(t, used, t->writes, sizeof *t->writes));
 }
 
 static PyObject *successors_load(SuccessorsObject *self, PyObject *args)
@@ -239,7 +239,7 @@ static PyMethodDef successors_methods[] = {
     {"count", (PyCFunction)successors_observe, METH_VARARGS, "count(tokens, start)"},
     {"grow", (PyCFunction)successors_tree, METH_VARARGS,
      "grow(context, nodes, depth, temperature, seed, index, tokens, parents, score, rank)"},
-    {"dump", (PyCFunction)successors_dump, METH_NOARGS, "(keys, ids, weights) as bytes"},
+    {"dump", (PyCFunction)successors_dump, METH_NOARGS, "(keys, ids, weights, writes) as bytes"},
     {"load", (PyCFunction)successors_load, METH_VARARGS, "load(keys, ids, weights)"},
     {NULL, NULL, 0, NULL},
 };

@@ -5,8 +5,8 @@
 #include <math.h>
 #include <string.h>
 
-/* Each estimate is the prior of a finer one, and counts as so many checks: how right a drafter is on
- * the whole, for one score, and for one kind of node. Beyond LATEST the older half is forgotten. */
+/* Each estimate is the prior of a finer one, and counts as so many checks: how right a set of
+ * drafters is on the whole, for one score, and for one kind of node. Beyond LATEST the older half is forgotten. */
 static const float PRIOR = 6, LATEST = 200;
 static const float LOWEST = 0.005f, HIGHEST = 0.985f;
 /* The rate is that of the last 1 / (1 - MEMORY) turns, about. */
@@ -96,21 +96,12 @@ int planner_merge(Planner *self, const Proposal *given, const Limits *limits)
 
 /* --- probabilities ----------------------------------------------------------------------------- */
 
-static int lowest(uint32_t mask)
-{
-    int source = 0;
-    while (!(mask >> source & 1))
-        source++;
-    return source;
-}
-
 static void calibrate(Planner *self)
 {
     for (int i = 1; i <= self->count; i++) {
         Node *node = &self->nodes[i];
-        int at = cell(node), source = lowest(node->mask);
-        int same = source * SCORES + bucket(node->score);
-        float whole = (self->was[source] + PRIOR) / (self->said[source] + PRIOR);
+        int at = cell(node), same = (int)node->mask * SCORES + bucket(node->score);
+        float whole = (self->was[node->mask] + PRIOR) / (self->said[node->mask] + PRIOR);
         float prior = fminf(fmaxf(node->score * whole, LOWEST), HIGHEST);
         prior = (self->score_hits[same] + PRIOR * prior) / (self->score_trials[same] + PRIOR);
         node->p = (self->hits[at] + PRIOR * prior) / (self->trials[at] + PRIOR);
@@ -223,11 +214,20 @@ static void count_into(float *trials, float *hits, float weight, int right)
 
 static void count_check(Planner *self, const Node *node, int right)
 {
-    int at = cell(node), source = lowest(node->mask);
-    int same = source * SCORES + bucket(node->score);
+    int at = cell(node), same = (int)node->mask * SCORES + bucket(node->score);
     count_into(&self->trials[at], &self->hits[at], 1, right);
     count_into(&self->score_trials[same], &self->score_hits[same], 1, right);
-    count_into(&self->said[source], &self->was[source], node->score, right);
+    count_into(&self->said[node->mask], &self->was[node->mask], node->score, right);
+}
+
+static void share(const Planner *self, const Node *node, float *credits)
+{
+    int among = 0;
+    for (int s = 0; s < self->sources; s++)
+        among += node->mask >> s & 1;
+    for (int s = 0; s < self->sources; s++)
+        if (node->mask >> s & 1)
+            credits[s] += 1.0f / (float)among;
 }
 
 void planner_learn(Planner *self, const int32_t *emitted, int count, int chosen, float *credits)
@@ -236,7 +236,7 @@ void planner_learn(Planner *self, const int32_t *emitted, int count, int chosen,
     for (int i = 0; i < 2 * self->sources; i++)
         credits[i] = 0;
     for (int i = 0; i < chosen && i < self->count; i++)
-        credits[self->sources + lowest(self->nodes[self->order[i]].mask)] += 1;
+        share(self, &self->nodes[self->order[i]], credits + self->sources);
     for (int depth = 0; depth < count && at >= 0; depth++) {
         int right = -1;
         for (int c = self->nodes[at].first_child; c; c = self->nodes[c].next) {
@@ -246,7 +246,7 @@ void planner_learn(Planner *self, const int32_t *emitted, int count, int chosen,
                 right = c;
         }
         if (right > 0 && self->nodes[right].place >= 0 && self->nodes[right].place < chosen)
-            credits[lowest(self->nodes[right].mask)] += 1;
+            share(self, &self->nodes[right], credits);
         at = right;
     }
 }

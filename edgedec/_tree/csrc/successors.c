@@ -41,12 +41,14 @@ static int entry(Successors *self, uint64_t key)
                 oldest = i;
         found = oldest;
         self->keys[found] = key;
+        self->writes[found] = 0;
         for (int i = 0; i < WIDTH; i++) {
             self->ids[found * WIDTH + i] = -1;
             self->weights[found * WIDTH + i] = 0;
         }
     }
     self->stamps[found] = self->clock;
+    self->writes[found]++;
     return found;
 }
 

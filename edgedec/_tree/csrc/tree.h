@@ -57,6 +57,7 @@ typedef struct {
     uint32_t clock;
     uint64_t *keys;   /* [sets * WAYS], 0 where there is nothing */
     uint32_t *stamps; /* [sets * WAYS]: when an entry was last written */
+    uint32_t *writes; /* [sets * WAYS]: how often */
     int32_t *ids;     /* [sets * WAYS, WIDTH], -1 where there is nothing */
     float *weights;   /* [sets * WAYS, WIDTH], largest first */
 } Successors;
@@ -99,8 +100,9 @@ typedef struct {
     int sources, count, kept;
     double rate_tokens, rate_seconds, value;
     float *hits, *trials; /* [CELLS] */
-    float said[MAX_SOURCES], was[MAX_SOURCES]; /* sums of scores, and of what was right */
-    float score_hits[MAX_SOURCES * SCORES], score_trials[MAX_SOURCES * SCORES];
+    /* Of each set of drafters: sums of scores and of what was right, and the same by score. */
+    float said[1 << MAX_SOURCES], was[1 << MAX_SOURCES];
+    float score_hits[SCORES << MAX_SOURCES], score_trials[SCORES << MAX_SOURCES];
     Node nodes[MAX_NODES + 1]; /* 0 is the root */
     int32_t order[MAX_NODES];
 } Planner;
@@ -115,8 +117,8 @@ typedef struct {
 int planner_merge(Planner *self, const Proposal *given, const Limits *limits);
 /* How many nodes of `order` pay; riders are chosen with them. */
 int planner_choose(Planner *self, const Proposal *given, const Limits *limits);
-/* credits [2, sources]: the nodes on the emitted path among the first `chosen`, and how many of
- * these are whose. */
+/* credits [2, sources]: the nodes on the emitted path among the first `chosen`, and all of these;
+ * who proposed a node shares it. */
 void planner_learn(Planner *self, const int32_t *emitted, int count, int chosen, float *credits);
 /* A turn gave so many tokens in so much time. */
 void planner_pace(Planner *self, double tokens, double seconds);

@@ -1,0 +1,45 @@
+"""Every strategy on every runtime writes plain decoding's text: the bundled model, for real."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgedec import drafting
+from edgedec.runtimes import native
+
+PROGRAM = Path(__file__).parents[1] / "bench" / "exactness.py"
+
+
+def rows(runtime: str, *options: str) -> list[dict[str, object]]:
+    command = [sys.executable, str(PROGRAM), "--json", "--runtime", runtime, *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout, done.stderr
+    found: list[dict[str, object]] = json.loads(done.stdout)["rows"]
+    return found
+
+
+@pytest.mark.skipif(not native.built(), reason="the C engine was not built")
+def test_native_never_differs_by_a_token() -> None:
+    found = rows("native", "--prompts", "20", "--tokens", "64")
+    names = {row["strategy"] for row in found}
+    assert names == set(drafting.names()) - {"plain"}
+    for row in found:
+        assert row["exact"], row
+        assert (row["near_ties"], row["different"]) == (0, 0)
+        assert row["tokens"] > 500
+        if row["policy"] == "fixed" and row["strategy"] != "phrase_pool":
+            assert row["tokens_per_pass"] > 1.2, row  # it was drafted indeed
+
+
+def test_onnx_differs_at_near_ties_only() -> None:
+    """Eight-bit activations: a row among others differs a little from the same row alone."""
+    found = rows("onnx", "--prompts", "20", "--tokens", "64")
+    for row in found:
+        assert row["different"] == 0, row
+    ties, tokens = (sum(int(str(row[key])) for row in found) for key in ("near_ties", "tokens"))
+    assert ties <= 3e-3 * tokens
