@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 PROMPT ?= Once upon a time
 SEED ?= 3
 # What is compiled when edgedec is installed: after a change it is installed again.
-NATIVE := setup.py $(wildcard runtimes/native/*.[ch])
+NATIVE := setup.py $(wildcard runtimes/native/*.[ch] edgedec/_tree/csrc/*.[ch])
 
-.PHONY: run test test-full lint clean
+.PHONY: run test test-full exactness lint clean
 
 run: $(VENV)/.run
 	$(BIN)/edgedec generate "$(PROMPT)" --temperature 0.6 --seed $(SEED) --max-new-tokens 200
@@ -18,6 +18,10 @@ test: $(VENV)/.dev lint
 test-full: $(VENV)/.full .typing/edgedec
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m full
+
+# Every strategy on every runtime, 200 texts of 200 tokens each: some minutes.
+exactness: $(VENV)/.dev
+	$(BIN)/python bench/exactness.py
 
 lint: $(VENV)/.dev .typing/edgedec
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -44,4 +48,4 @@ $(VENV)/.full: $(VENV)/.dev
 	touch $@
 
 clean:
-	rm -rf $(VENV) .typing build dist *.egg-info runtimes/native/*.so
+	rm -rf $(VENV) .typing build dist *.egg-info runtimes/native/*.so edgedec/_tree/*.so

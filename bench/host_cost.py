@@ -31,10 +31,10 @@ def turns(strategy: str, temperature: float, tokens: int) -> dict[str, Any]:
         planner = model._planner
         note = planner.spent
 
-        def spent(host: float) -> None:
+        def spent(rows: int, step: float, host: float) -> None:
             if planner._pending == 1:
                 found.append(1e3 * host)
-            note(host)
+            note(rows, step, host)
 
         planner.spent = spent  # type: ignore[method-assign]
         evaluated = passes = 0

@@ -23,6 +23,7 @@ from edgedec.sampling import State
 if TYPE_CHECKING:
     from edgedec.plan import Planner
 
+_NOTHING = draft.empty()
 Steps = Generator[tuple[Emitted, ...], None, None]
 
 
@@ -64,7 +65,7 @@ class Loop:
         self._context = host.architecture.limits.context
         self._widths = host.capabilities.row_widths
         self._read: list[int] = []
-        self._again = False
+        self._again, self._rests = False, 0
         self._most = draft.width(host.capabilities, host.capabilities.max_rows)
         self._chunk = draft.width(host.capabilities, host.capabilities.prompt_rows)
 
@@ -127,7 +128,7 @@ class Loop:
         self._read = tokens
         self._session.truncate(shared)
         self._host.rows = 0
-        self._again = False
+        self._again, self._rests = False, 0
         self._planner.begin()
         return shared
 
@@ -139,10 +140,7 @@ class Loop:
     def _turn(self, tokens: list[int], done: int, turn: _Turn, tally: Tally) -> Walk:
         started = self._clock()
         pending = tokens[done:]
-        sampling = turn.rule.sampler.sampling
-        start = len(tokens) - turn.count
-        context = Context(tokens, start, sampling.seed, sampling.temperature)
-        tree = self._propose(context, len(pending), turn)
+        context, tree = self._propose(tokens, len(pending), turn)
         root = len(pending) - 1
         rows = draft.rows(pending, tree, self._widths, self._host.rows)
         used = root + 1 + len(tree.tokens) + draft.riders(tree)
@@ -153,11 +151,14 @@ class Loop:
         rule = turn.rule if len(tree.tokens) else replace(turn.rule, near_ties=False)
         checked = Checked(tree, result, root)
         walk = accept.walk(checked, rule, turn.state, turn.count)
-        self._observe(checked, walk, context, used)
+        if context is not None:
+            self._observe(checked, walk, context, used)
         self._keep(checked, walk)
         self._host.rows = 0
         _count(tally, tree, walk)
-        self._planner.spent(self._clock() - started - (stepped - stepping))
+        if context is not None:
+            step = stepped - stepping
+            self._planner.spent(used, step, self._clock() - started - step)
         return walk
 
     def _keep(self, checked: Checked, walk: Walk) -> None:
@@ -169,13 +170,23 @@ class Loop:
             last -= 1
         self._session.keep([checked.result.handles[last] if last >= 0 else TRUNK])
 
-    def _propose(self, context: Context, pending: int, turn: _Turn) -> Draft:
-        """A tree that fits the step and does not reach beyond the end of the text."""
-        if self._again:
-            return self._planner.rest()
-        return self._planner.propose(
-            context, pending, self._most - pending, turn.rule.limit - turn.count - 1
-        )
+    def _propose(
+        self, tokens: list[int], pending: int, turn: _Turn
+    ) -> tuple[Context | None, Draft]:
+        """A tree that fits the step and does not reach beyond the end of the text.
+
+        Without a context nobody was asked, and nobody wants to hear how it went.
+        """
+        if self._again or self._rests:
+            self._rests -= self._rests > 0
+            return None, _NOTHING
+        sampling = turn.rule.sampler.sampling
+        start = len(tokens) - turn.count
+        context = Context(tokens, start, sampling.seed, sampling.temperature)
+        depth = turn.rule.limit - turn.count - 1
+        tree = self._planner.propose(context, pending, self._most - pending, depth)
+        self._rests, self._planner.rests = self._planner.rests, 0
+        return context, tree
 
     def _observe(self, checked: Checked, walk: Walk, context: Context, used: int) -> None:
         needs, result, planner = self._needs, checked.result, self._planner

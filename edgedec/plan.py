@@ -15,12 +15,9 @@ from edgedec import _tree, draft
 from edgedec.contracts import Context, Draft, Drafter, Outcome
 from edgedec.costs import Costs
 from edgedec.errors import UsageError
+from edgedec.pace import WIDEST, Average, Clockwork, Pace, time_average
 from edgedec.policies import BEST, Policy, policy_named
 
-WIDEST = 64
-"""Rows of a drafted step: beyond them no device that decodes for one user gains."""
-RETIME = 64
-"""T is read anew when the past has grown by so many tokens."""
 EXPLORE = 32
 """A drafter that does not pay is asked again every so many drafted turns, so that it can come
 back."""
@@ -33,38 +30,14 @@ _EMPTY = draft.empty()
 
 
 @dataclass(slots=True)
-class _Average:
-    """A moving average that follows the first values quickly and later ones at a slower pace.
-
-    Where times are averaged, one slow turn (a cold cache, another process) must not count as many:
-    a value above `most` times the average counts as that.
-    """
-
-    value: float = 0.0
-    pace: float = 0.05
-    most: float | None = None
-    count: int = 0
-
-    def add(self, value: float) -> None:
-        self.count += 1
-        if self.most is not None and self.value > 0:
-            value = min(value, self.most * self.value)
-        self.value += max(self.pace, 1 / self.count) * (value - self.value)
-
-
-def _time() -> _Average:
-    return _Average(most=3.0)
-
-
-@dataclass(slots=True)
 class _Source:
     """A drafter; the seconds a turn with it takes of the host, and the tokens it brings net of the
     rows that were checked for it."""
 
     drafter: Drafter
     topk: bool
-    cost: _Average = field(default_factory=_time)
-    gain: _Average = field(default_factory=lambda: _Average(pace=0.04))
+    cost: Average = field(default_factory=time_average)
+    gain: Average = field(default_factory=lambda: Average(pace=0.04))
     asked: bool = False
     spent: float = 0.0
 
@@ -72,72 +45,6 @@ class _Source:
         """Whether it brings more than its time would give without it; so far unknown ones may."""
         price = rate * (self.drafter.expected_cost(budget) or self.cost.value)
         return self.gain.count < 4 or self.gain.value >= price or price < NOTHING
-
-
-class _Pace:
-    """Whether drafting as a whole pays: tokens per second of drafted turns against plain ones.
-
-    Where it does not, turns are plain for a while. Now and then, and soon after a prompt, one is a
-    peek: only the cheapest drafter is asked, and if what it proposes is worth it, drafting goes on.
-    After a long rest, twice as long each time in a row, it is tried again without such a reason.
-    """
-
-    SHORTEST, LONGEST, TRIAL, PEEK = 128, 1024, 4, 16
-
-    def __init__(self) -> None:
-        self.plain, self.drafted = _time(), _time()
-        self._tokens, self._seconds = _Average(pace=0.06), _Average(pace=0.06)
-        self._rest, self._quiet, self._tried, self._turns = self.SHORTEST, 0, 0, 0
-        self._began = self.retries = 0
-        """Turns in which everyone is asked once more, after a rest."""
-
-    def mode(self) -> str:
-        """What this turn is: draft, peek or plain. Two early ones are plain, to be measured."""
-        self._turns += 1
-        if self._turns in (3, 4):
-            return "plain"
-        if not self._quiet:
-            return "draft"
-        self._quiet -= 1
-        if not self._quiet:
-            self.retries = 2
-        since = self._turns - self._began
-        return "peek" if since in (1, 2, 4, 8) or not self._quiet % self.PEEK else "plain"
-
-    def begin(self) -> None:
-        """A new prompt: it may be of another kind than the text before."""
-        self._began = self._turns
-
-    @property
-    def on_trial(self) -> bool:
-        """Whether it is not known yet that drafting pays: then only what surely does is checked."""
-        return self._tried < 3 * self.TRIAL
-
-    def worth(self, tokens: float, step: float, plain_step: float) -> bool:
-        """Whether so many expected tokens pay a drafted turn with a step of `step` seconds."""
-        return tokens * (plain_step + self.plain.value) > step + self.drafted.value
-
-    def wake(self) -> None:
-        """A peek found something: drafting goes on, and is judged anew."""
-        self._quiet = self._tried = 0
-        self._tokens.count = self._seconds.count = 0
-
-    def rest(self) -> None:
-        """Drafting does not pay for now."""
-        self.wake()
-        self._quiet, self._rest = self._rest, min(2 * self._rest, self.LONGEST)
-
-    def learn(self, tokens: float, step: float, plain_step: float) -> None:
-        """A drafted turn was worth so many tokens, with a step of `step` seconds."""
-        self._tokens.add(tokens)
-        self._seconds.add(step)
-        self._tried += 1
-        if self._tried < self.TRIAL:
-            return
-        if not self.worth(self._tokens.value, self._seconds.value, plain_step):
-            self.rest()
-        elif self._tried > 8 * self.TRIAL:
-            self._rest = self.SHORTEST
 
 
 class Planner:
@@ -165,16 +72,18 @@ class Planner:
                 f"{len(drafters)} drafters at once; at most {_tree.MAX_SOURCES} can be combined"
             )
         self._sources = [_Source(drafter, topk) for drafter, topk in drafters]
-        self._costs, self._vocab, self._clock = costs, vocab, clock
+        self._vocab, self._clock, self._clockwork = vocab, clock, Clockwork(costs)
         self._policy: Policy | None = policy_named(policy)
-        self._pace = _Pace()
-        self._times = costs.step(0, WIDEST)
+        self._pace = Pace()
+        self._times = self._clockwork.times
         self._core = _tree.Planner(len(drafters), float(self._times[1]) + costs.host)
         self._sheet = draft.Sheet(WIDEST)
         self._credits = np.zeros(2 * len(drafters), np.float32)
-        self._turn = self._timed = self._kept = self._pending = 0
+        self._turn = self._kept = self._pending = 0
         self.asked = self._merged = self._peeking = False
         """`asked`: whether any drafter was asked in this turn, and wants to hear how it went."""
+        self.rests = 0
+        """For how many turns nobody needs to be asked again."""
         self._typical, self._expected = 8.0, (1.0, 0.0)
 
     @property
@@ -186,11 +95,6 @@ class Planner:
     def rate(self) -> float:
         """Tokens per second of late, by the times of the table."""
         return self._core.rate
-
-    def rest(self) -> Draft:
-        """A turn without a draft, whatever would pay."""
-        self._merged = self.asked = self._peeking = False
-        return _EMPTY
 
     def propose(self, context: Context, pending: int, budget: int, depth: int) -> Draft:
         """The tree to check: at most `budget` nodes and riders, `depth` levels.
@@ -206,12 +110,13 @@ class Planner:
             return _EMPTY
         mode = self._pace.mode() if self._policy is None else "draft"
         budget = min(budget, WIDEST - pending)
+        if mode == "plain":
+            self.rests = self._pace.skip()
         if mode == "plain" or budget < 1 or depth < 1:
             return _EMPTY
         self._peeking = mode == "peek"
-        past = len(context.tokens) - pending
-        if abs(past - self._timed) >= RETIME:
-            self._times, self._timed = self._costs.step(past, WIDEST), past
+        self._clockwork.follow(len(context.tokens) - pending)
+        self._times = self._clockwork.times
         drafts = self._ask(context, min(budget, int(2 * self._typical) + 8))
         if all(each is None for each in drafts):
             return _EMPTY
@@ -304,8 +209,8 @@ class Planner:
         self._core.pace(len(outcome.emitted), step + self._pace.drafted.value)
         if self._policy is None and self._pending == 1:
             # What was to be expected says more than what came: it varies less.
-            expected = self._expected if self._merged else (len(outcome.emitted), step)
-            self._pace.learn(*expected, self._step(1))
+            tokens, taken = self._expected if self._merged else (len(outcome.emitted), step)
+            self._pace.learn(tokens, taken, self._step(1))
 
     def _tell(self, outcome: Outcome, rows: int, topk_seconds: float) -> None:
         """Every drafter that was asked learns, and is judged by what it brought."""
@@ -332,8 +237,9 @@ class Planner:
         if self._peeking and self._merged:
             self._core.learn(emitted, 0, self._credits)
 
-    def spent(self, host: float) -> None:
-        """The turn took `host` seconds outside of its step."""
+    def spent(self, rows: int, step: float, host: float) -> None:
+        """The turn took `step` seconds for a step of so many rows, and `host` outside of it."""
+        self._clockwork.add(rows, step)
         # The first turn after a prompt reads the whole of it: no measure of the others.
         if not self._peeking and self._pending == 1:
             (self._pace.drafted if self.asked else self._pace.plain).add(host)

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from edgedec.contracts import Draft, Floats, Ints
 
 MAX_NODES, MAX_SOURCES = 512, 8
-DEPTHS, RANKS = 4, 4
-EDGES = np.array([0.04, 0.1, 0.2, 0.35, 0.55, 0.75, 0.9], np.float32)
+DEPTHS, RANKS = 6, 4
+EDGES = np.array([0.04, 0.1, 0.2, 0.35, 0.55, 0.75, 0.9, 0.96], np.float32)
 PRIOR, LATEST = np.float32(6), np.float32(200)
-"""Each estimate is the prior of a finer one, and counts as PRIOR checks: how right a set
-of drafters is on the whole, for one score, and for one kind of node. Beyond LATEST the older half is forgotten."""
+"""Each estimate is the prior of a finer one and counts as PRIOR checks: for a set of drafters, for
+one score of theirs, for one kind of node. Beyond LATEST the older half is forgotten."""
 LOWEST, HIGHEST = np.float32(0.005), np.float32(0.985)
 MEMORY = 0.97
 """The rate is that of the last 1 / (1 - MEMORY) turns, about."""
@@ -50,7 +50,8 @@ class _Node:
 
     def cell(self) -> tuple[int, int, int, int]:
         """Where its kind is counted: who proposed it, depth, rank, and what they thought of it."""
-        depth = self.depth - 1 if self.depth < 3 else 2 if self.depth < 6 else 3
+        # 1, 2, 3-4, 5-8, 9-16, deeper
+        depth = min((self.depth - 1).bit_length(), DEPTHS - 1)
         bucket = int(np.searchsorted(EDGES, self.score, side="right"))
         return self.mask, depth, min(self.rank, RANKS - 1), bucket
 

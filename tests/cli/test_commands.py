@@ -165,7 +165,8 @@ def test_ctrl_c_still_gives_the_document(
         return before(self, *args)
 
     monkeypatch.setattr(Fake, "logits", interrupted)
-    result = run_fake("generate", endless_bundle, "Hello", "-n", "1000000", "--json")
+    options = ("-n", "1000000", "--strategy", "plain", "--json")
+    result = run_fake("generate", endless_bundle, "Hello", *options)
     document = json.loads(result.stdout)
     assert (result.exit_code, result.stderr) == (130, "")
     assert document["finish_reason"] == "cancelled"

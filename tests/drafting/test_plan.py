@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgedec import plan
+from edgedec import draft
 from edgedec.contracts import Context, Draft, Outcome
 from edgedec.costs import Costs
 from edgedec.errors import UsageError
+from edgedec.pace import WIDEST
 from edgedec.plan import Planner
 from edgedec.strategies.plain import Silent
 
@@ -44,19 +45,29 @@ class Guess(Silent):
         self.heard += 1
 
 
+def proposed(planner: Planner, context: Context) -> Draft:
+    """What the loop gets: nothing while the planner rests."""
+    if planner.rests:
+        planner.rests -= 1
+        planner.asked = False
+        return draft.empty()
+    return planner.propose(context, 1, 40, 9)
+
+
 def turns(planner: Planner, clock: Clock, truth: list[int], host: float = 2e-5) -> list[int]:
     """Run turns in which `truth[i]` comes next; returns how many nodes each checked."""
     checked = []
     tokens = [1, 2]
     for token in truth:
         context = Context(tokens, 1, 0)
-        found = planner.propose(context, 1, 40, 9)
+        found = proposed(planner, context)
         right = [i for i in range(len(found.tokens)) if found.tokens[i] == token]
         emitted = (token, 0) if right else (token,)
         if planner.asked:
             outcome = Outcome(found, context, tuple(right[:1]), emitted)
             planner.observe(outcome, 1 + len(found.tokens))
-        planner.spent(host)
+        rows = 1 + len(found.tokens)
+        planner.spent(rows, float(STEP.step(0, 64)[rows]), host)
         checked.append(len(found.tokens))
         tokens += emitted
     return checked
@@ -99,13 +110,15 @@ def test_where_drafting_takes_longer_than_it_saves_turns_are_plain() -> None:
     for turn in range(600):
         before = guess.asked
         context = Context(tokens, 1, 0)
-        found = planner.propose(context, 1, 40, 9)
+        found = proposed(planner, context)
         token = 3 if turn % 2 else 4
         hit = bool(len(found.tokens)) and token == 3
         outcome = Outcome(found, context, (0,) if hit else (), (token, 0) if hit else (token,))
         if planner.asked:
             planner.observe(outcome, 1 + len(found.tokens))
-        planner.spent(1.5e-3 if guess.asked > before else 1e-5)
+        rows = 1 + len(found.tokens)
+        host = 1.5e-3 if guess.asked > before else 1e-5
+        planner.spent(rows, float(STEP.step(0, 64)[rows]), host)
         asked.append(guess.asked > before)
     assert np.mean(asked[:8]) >= 0.5
     assert np.mean(asked[300:]) < 0.15
@@ -123,7 +136,7 @@ def test_no_room_no_draft() -> None:
     guess = Guess(clock, 1e-6)
     planner = Planner([(guess, False)], STEP, VOCAB, clock=clock)
     context = Context([1], 1, 0)
-    for pending, budget, depth in ((1, 0, 9), (1, 9, 0), (plan.WIDEST, 9, 9)):
+    for pending, budget, depth in ((1, 0, 9), (1, 9, 0), (WIDEST, 9, 9)):
         assert len(planner.propose(context, pending, budget, depth).tokens) == 0
     assert guess.asked == 0
 
@@ -153,3 +166,22 @@ def test_riders_are_kept_where_they_pay() -> None:
 def test_too_many_drafters_are_refused() -> None:
     with pytest.raises(UsageError, match="9 drafters at once; at most 8"):
         Planner([(Silent(), False)] * 9, STEP, VOCAB)
+
+
+def test_times_follow_what_steps_really_take() -> None:
+    """The table says that eight rows cost 1.6 times one; they take ten times as long: none pay."""
+    for factor, expected in ((1.0, 1.0), (10.0, 0.0)):
+        clock = Clock()
+        planner = Planner([(Guess(clock, 1e-6), False)], STEP, VOCAB, clock=clock)
+        tokens, checked = [1], []
+        for turn in range(300):
+            found = proposed(planner, Context(tokens, 1, 0))
+            rows = 1 + len(found.tokens)
+            hit = bool(rows > 1) and turn % 10 < 6
+            outcome = Outcome(found, Context(tokens, 1, 0), (0,) if hit else (), (3, 0)[: 1 + hit])
+            if planner.asked:
+                planner.observe(outcome, rows)
+            slow = factor if rows > 1 else 1.0
+            planner.spent(rows, slow * float(STEP.step(0, 64)[rows]), 1e-5)
+            checked.append(rows > 1)
+        assert abs(np.mean(checked[-100:]) - expected) < 0.3

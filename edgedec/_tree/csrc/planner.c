@@ -14,7 +14,8 @@ static const double MEMORY = 0.97;
 
 static int bucket(float score)
 {
-    static const float edges[SCORES - 1] = {0.04f, 0.1f, 0.2f, 0.35f, 0.55f, 0.75f, 0.9f};
+    static const float edges[SCORES - 1] = {0.04f, 0.1f, 0.2f, 0.35f, 0.55f, 0.75f, 0.9f,
+                                            0.96f};
     int i = 0;
     while (i < SCORES - 1 && score >= edges[i])
         i++;
@@ -23,7 +24,9 @@ static int bucket(float score)
 
 static int cell(const Node *node)
 {
-    int depth = node->depth < 3 ? node->depth - 1 : node->depth < 6 ? 2 : 3;
+    int depth = node->depth > 1;
+    for (int limit = 2; depth && depth < DEPTHS - 1 && node->depth > limit; limit *= 2)
+        depth++;
     int rank = node->rank < RANKS - 1 ? node->rank : RANKS - 1;
     return (((int)node->mask * DEPTHS + depth) * RANKS + rank) * SCORES + bucket(node->score);
 }

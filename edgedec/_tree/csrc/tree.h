@@ -77,7 +77,7 @@ int successors_grow(const Successors *self, const int32_t *newest, int known, co
 
 /* --- planner.c: merging, calibration, the tree that pays --------------------------------------- */
 
-enum { MAX_NODES = 512, MAX_SOURCES = 8, DEPTHS = 4, RANKS = 4, SCORES = 8 };
+enum { MAX_NODES = 512, MAX_SOURCES = 8, DEPTHS = 6, RANKS = 4, SCORES = 9 };
 #define CELLS ((1 << MAX_SOURCES) * DEPTHS * RANKS * SCORES)
 
 typedef struct {

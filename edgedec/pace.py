@@ -1,0 +1,153 @@
+"""What drafting costs and gives of late: averages, T as it is now, and when drafting should rest.
+
+It knows times and tokens, no drafter and no tree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgedec.costs import Costs
+
+WIDEST = 64
+"""Rows of a drafted step: beyond them no device that decodes for one user gains."""
+RETIME = 64
+"""T is read anew when the past has grown by so many tokens."""
+
+
+@dataclass(slots=True)
+class Average:
+    """A moving average that follows the first values quickly and later ones at a slower pace.
+
+    Where times are averaged, one slow turn (a cold cache, another process) must not count as many:
+    a value above `most` times the average counts as that.
+    """
+
+    value: float = 0.0
+    pace: float = 0.05
+    most: float | None = None
+    count: int = 0
+
+    def add(self, value: float) -> None:
+        """Take in the next value."""
+        self.count += 1
+        if self.most is not None and self.value > 0:
+            value = min(value, self.most * self.value)
+        self.value += max(self.pace, 1 / self.count) * (value - self.value)
+
+
+def time_average() -> Average:
+    """An average of times."""
+    return Average(most=3.0)
+
+
+class Clockwork:
+    """T as it is now: the table's times for the past at hand, corrected by what steps really took.
+
+    A busy or hot machine is slower than when it was measured, and not by the same factor for all
+    numbers of rows; so there is one for each of some groups of them.
+    """
+
+    GROUPS, EVERY = (1, 4, 8, 16, WIDEST), 16
+
+    def __init__(self, costs: Costs) -> None:
+        self._costs = costs
+        # The table counts as four turns of what it says.
+        self._drift = [Average(1.0, most=4.0, count=4) for _ in self.GROUPS]
+        self._group = np.searchsorted(self.GROUPS, np.arange(WIDEST + 1)).tolist()
+        self._past = self._turns = 0
+        self._table = costs.step(0, WIDEST)
+        self.times = self._table
+
+    def follow(self, past: int) -> None:
+        """Bring T up to date: the past has grown, or some turns were timed."""
+        moved = abs(past - self._past) >= RETIME
+        if moved:
+            self._past, self._table = past, self._costs.step(past, WIDEST)
+        if moved or self._turns >= self.EVERY:
+            self._turns = 0
+            factors = np.array([each.value for each in self._drift])[self._group]
+            self.times = np.maximum.accumulate(self._table * factors)
+
+    def add(self, rows: int, seconds: float) -> None:
+        """A step of so many rows took so long."""
+        if rows <= WIDEST:
+            self._turns += 1
+            self._drift[self._group[rows]].add(seconds / float(self._table[rows]))
+
+
+class Pace:
+    """Whether drafting as a whole pays: tokens per second of drafted turns against plain ones.
+
+    Where it does not, turns are plain for a while. Now and then, and soon after a prompt, one is a
+    peek: only the cheapest drafter is asked, and if what it proposes is worth it, drafting goes on.
+    After a long rest, twice as long each time in a row, it is tried again without such a reason.
+    """
+
+    SHORTEST, LONGEST, TRIAL, PEEK, EARLY = 128, 1024, 4, 16, 6
+
+    def __init__(self) -> None:
+        self.plain, self.drafted = time_average(), time_average()
+        self._tokens, self._seconds = Average(pace=0.06), Average(pace=0.06)
+        self._rest, self._quiet, self._tried, self._turns = self.SHORTEST, 0, 0, 0
+        self._began = self.retries = 0
+        """Turns in which everyone is asked once more, after a rest."""
+
+    def mode(self) -> str:
+        """What this turn is: draft, peek or plain. Two early ones are plain, to be measured."""
+        self._turns += 1
+        if self._turns in (3, 4):
+            return "plain"
+        if not self._quiet:
+            return "draft"
+        self._quiet -= 1
+        if not self._quiet:
+            self.retries = 2
+        since = self._turns - self._began
+        early = 1 < since <= self.EARLY
+        return "peek" if early or not self._quiet % self.PEEK else "plain"
+
+    def skip(self) -> int:
+        """How many plain turns follow a plain one for certain; they count as over."""
+        since = self._turns - self._began
+        turns = max(0, self._quiet % self.PEEK - 1) if since > self.EARLY else 0
+        self._quiet -= turns
+        self._turns += turns
+        return turns
+
+    def begin(self) -> None:
+        """A new prompt: it may be of another kind than the text before."""
+        self._began = self._turns
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether it is not known yet that drafting pays: then only what surely does is checked."""
+        return self._tried < 3 * self.TRIAL
+
+    def worth(self, tokens: float, step: float, plain_step: float) -> bool:
+        """Whether so many expected tokens pay a drafted turn with a step of `step` seconds."""
+        return tokens * (plain_step + self.plain.value) > step + self.drafted.value
+
+    def wake(self) -> None:
+        """A peek found something: drafting goes on, and is judged anew."""
+        self._quiet = self._tried = 0
+        self._tokens.count = self._seconds.count = 0
+
+    def rest(self) -> None:
+        """Drafting does not pay for now."""
+        self.wake()
+        self._quiet, self._rest = self._rest, min(2 * self._rest, self.LONGEST)
+
+    def learn(self, tokens: float, step: float, plain_step: float) -> None:
+        """A drafted turn was worth so many tokens, with a step of `step` seconds."""
+        self._tokens.add(tokens)
+        self._seconds.add(step)
+        self._tried += 1
+        if self._tried < self.TRIAL:
+            return
+        if not self.worth(self._tokens.value, self._seconds.value, plain_step):
+            self.rest()
+        elif self._tried > 8 * self.TRIAL:
+            self._rest = self.SHORTEST
