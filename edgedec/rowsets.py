@@ -153,12 +153,9 @@ def widened(table: Indices, used: int, wanted: int) -> Indices:
     return grown
 
 
-def is_chain(parents: NDArray[np.int32], first: int) -> bool:
+def is_chain(parents: Sequence[int], first: int) -> bool:
     """Whether new rows, numbered from `first`, follow each other and the row before them."""
-    if parents[0] != first - 1:
-        return False
-    count = len(parents)
-    return count == 1 or bool((parents[1:] == np.arange(first, first + count - 1)).all())
+    return list(parents) == list(range(first - 1, first - 1 + len(parents)))
 
 
 def extra_rows(visible: Sequence[Sequence[int]] | None, first: int, count: int) -> dict[int, int]:
@@ -190,12 +187,13 @@ def check_parents(parents: Sequence[int], first: int) -> None:
             )
 
 
-def check_rows(rows: Rows, count: int, ids: int) -> None:
-    """Refuse columns of different lengths and tokens outside 0..`ids`.
+def check_rows(rows: Rows, tokens: Sequence[int], ids: int) -> None:
+    """Refuse columns of different lengths than `rows.tokens` (as a list) and ids outside 0..`ids`.
 
     Raises:
         UsageError: naming the first such thing.
     """
+    count = len(tokens)
     if not count:
         raise UsageError("a step needs at least one row")
     for column in (rows.parents, rows.positions, rows.hidden, rows.visible):
@@ -203,27 +201,25 @@ def check_rows(rows: Rows, count: int, ids: int) -> None:
             raise UsageError(
                 f"{count} tokens, but {len(column)} parents, positions, hidden or visible"
             )
-    tokens = rows.tokens
-    low, high = (int(tokens[0]),) * 2 if count == 1 else (np.min(tokens), np.max(tokens))
+    low, high = min(tokens), max(tokens)
     if low < 0 or high >= ids:
         raise UsageError(f"token id {low if low < 0 else high} does not exist: there are {ids}")
 
 
-def check_positions(positions: Indices, context: int) -> None:
+def check_positions(positions: Sequence[int], context: int) -> None:
     """Refuse positions outside the model's context.
 
     Raises:
         InputError: the text is too long.
         UsageError: a position is negative.
     """
-    single = len(positions) == 1
-    top = int(positions[0] if single else positions.max())
+    top = max(positions)
     if top >= context:
         raise InputError(
             f"the text has {top + 1} tokens, the model's context holds {context}: "
             "shorten the prompt or ask for fewer new tokens"
         )
-    if int(positions[0] if single else positions.min()) < 0:
+    if min(positions) < 0:
         raise UsageError("a position is negative: the first token of a text has position 0")
 
 

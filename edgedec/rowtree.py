@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgedec.contracts import TRUNK, Rows
 from edgedec.errors import InputError, UsageError
@@ -38,9 +37,6 @@ from edgedec.rowsets import (
     widened,
     with_ancestors,
 )
-
-Parents = NDArray[np.int32]
-_NO_SLOTS = np.zeros(0, np.int64)
 
 
 @dataclass(slots=True)
@@ -129,47 +125,48 @@ class RowTree:
             UsageError: a parent, position or id that does not exist, or a row that would see one
                 which ran other layers.
         """
-        parents, first, count = np.asarray(rows.parents), self.living, len(rows.tokens)
-        check_rows(rows, count, ids)
+        tokens, first = np.asarray(rows.tokens).tolist(), self.living
+        check_rows(rows, tokens, ids)
+        parents = np.asarray(rows.parents).tolist()
         chain = self._ancestors is None and rows.visible is None and is_chain(parents, first)
         positions = self._positions(rows, parents, chain)
-        self._check_room(positions, count)
-        see = self._chain_sight if chain else self._sight
-        own, past = see(rows, parents, layers)
-        past_slots = np.array(self._slot, np.int64) if first else _NO_SLOTS
-        slots = self._slots.take(count)
-        self._token += np.asarray(rows.tokens).tolist()
-        self._parent += parents.tolist()
-        self._position += positions.tolist()
+        self._check_room(positions)
+        own, past = (
+            self._chain_sight(len(tokens), layers) if chain else self._sight(rows, parents, layers)
+        )
+        past_slots = np.array(self._slot, np.int64)
+        slots = self._slots.take(len(tokens))
+        self._token += tokens
+        self._parent += parents
+        self._position += positions
         self._slot += slots.tolist()
-        handles = range(first, first + count)
+        handles = range(first, first + len(tokens))
         self._ran[layers] = self._ran.get(layers, 0) | members(handles)
-        return Call(handles, slots, positions, own, past, past_slots, layers)
+        placed = np.array(positions, np.int64)
+        return Call(handles, slots, placed, own, past, past_slots, layers)
 
-    def _positions(self, rows: Rows, parents: NDArray[np.int32], chain: bool) -> Indices:
-        first, count = self.living, len(parents)
+    def _positions(self, rows: Rows, parents: list[int], chain: bool) -> list[int]:
+        if rows.positions is not None:
+            check_parents(parents, self.living)
+            given: list[int] = np.asarray(rows.positions).tolist()
+            return given
         if chain:
-            start = self._position_of(first - 1) + 1
-            found = np.arange(start, start + count, dtype=np.int64)
-        else:
-            found = self._tree_positions(parents.tolist())
-        return found if rows.positions is None else np.asarray(rows.positions, np.int64)
-
-    def _tree_positions(self, parents: list[int]) -> Indices:
-        first, found = self.living, list(self._position)
-        check_parents(parents, first)
+            start = self._position_of(self.living - 1) + 1
+            return list(range(start, start + len(parents)))
+        check_parents(parents, self.living)
+        found, root = list(self._position), self._position_of(TRUNK)
         for parent in parents:
-            found.append((found[parent] if parent >= 0 else self._position_of(TRUNK)) + 1)
-        return np.array(found[first:], np.int64)
+            found.append((found[parent] if parent >= 0 else root) + 1)
+        return found[self.living :]
 
     def _position_of(self, handle: int) -> int:
         if handle >= 0:
             return self._position[handle]
         return int(self._trunk[1, len(self.tokens) - 1]) if self.tokens else -1
 
-    def _check_room(self, positions: Indices, count: int) -> None:
+    def _check_room(self, positions: list[int]) -> None:
         check_positions(positions, self._context)
-        used = len(self.tokens) + self.living + count
+        used = len(self.tokens) + self.living + len(positions)
         if used > self._context + self._spare:
             raise InputError(
                 f"{used} rows would be held, there is room for {self._context + self._spare}: "
@@ -178,22 +175,25 @@ class RowTree:
 
     # --- who sees whom ---------------------------------------------------------------------------
 
-    def _chain_sight(self, rows: Rows, parents: Parents, layers: int) -> tuple[Bools, Bools]:
-        first, count = self.living, len(parents)
+    def _chain_sight(self, count: int, layers: int) -> tuple[Bools, Bools]:
+        first = self.living
         if first:
             self._check_seen([(1 << first) - 1], [first], layers, layers)
         return chain_matrix(count), np.ones((count, first), np.bool_)
 
-    def _sight(self, rows: Rows, parents: Parents, layers: int) -> tuple[Bools, Bools]:
+    def _sight(self, rows: Rows, parents: list[int], layers: int) -> tuple[Bools, Bools]:
         """What new rows see: ancestors, themselves and what `visible` names."""
         first, count = self.living, len(parents)
-        ancestors = with_ancestors(self._all_ancestors(), parents.tolist())
+        ancestors = with_ancestors(self._all_ancestors(), parents)
+        if not first and rows.visible is None:
+            self._ancestors = ancestors
+            return matrix(ancestors, count), np.zeros((count, 0), np.bool_)
         extra = extra_rows(rows.visible, first, count)
         handles = range(first, first + count)
         seen = [ancestors[handle] | extra.get(handle, 0) for handle in handles]
-        self._ancestors = ancestors
         past = [bits & ((1 << first) - 1) for bits in seen]
         self._check_seen(past, handles, layers, layers)
+        self._ancestors = ancestors
         self._extra |= extra
         return matrix([bits >> first for bits in seen], count), matrix(past, first)
 
