@@ -95,7 +95,11 @@ def margin(plain: Model, task: Task, temperature: float, place: int) -> float:
     plain.reset()
     text = [{"role": "user", "content": prompt.turns[0]}] if prompt.chat else prompt.turns[0]
     known = plain.generate(
-        text, max_new_tokens=place + 1, temperature=temperature, seed=task.seed, logprobs=20
+        text,
+        max_new_tokens=place + 1,
+        temperature=temperature,
+        seed=task.seed,
+        logprobs=plain._architecture.vocab,
     )
     if known.logprobs is None or len(known.logprobs) <= place:
         return float("inf")

@@ -18,6 +18,7 @@ import numpy as np
 
 from edgedec import _tree, draft, rejection, sampling
 from edgedec.contracts import TRUNK, Draft, StepResult
+from edgedec.errors import InputError
 from edgedec.gumbel import gumbel
 from edgedec.sampling import Logprobs, Sampler, State
 
@@ -61,8 +62,9 @@ class Emitted:
 class Walk:
     """What a step gave: the accepted nodes, the tokens, and whether the text ends with them.
 
-    After a `near_tie` the last row on the path (that of the last node, or the root's) is to be
-    stepped again, alone: the choice there is plain decoding's.
+    If `again`, the last row on the path (that of the last node, or the root's) is to be stepped
+    again, alone: after a `near_tie` the choice there is plain decoding's; an error there is raised
+    when what came before was handed out.
     """
 
     nodes: tuple[int, ...]
@@ -70,6 +72,7 @@ class Walk:
     state: State
     finish: Literal["stop", "length"] | None
     near_tie: bool = False
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +91,23 @@ def walk(checked: Checked, rule: Rule, state: State, index: int) -> Walk:
     children = draft.children(checked.tree)
     nodes: list[int] = []
     emitted: list[Emitted] = []
-    node, tie = TRUNK, False
+    node, tie, again = TRUNK, False, False
     finish: Literal["stop", "length"] | None = None
     while finish is None:
         row = checked.root + 1 + node
         place = index + len(emitted)
         logits = checked.result.logits(row)
         if rule.near_ties and _is_near_tie(rule.sampler, state, logits, place):
-            tie = True
+            tie = again = True
             break
-        token = _choose(checked, rule, state, (node, place), logits)
+        try:
+            token = _choose(checked, rule, state, (node, place), logits)
+        except InputError:
+            # Nothing is left to choose from: the next turn says so, after what came before.
+            if not emitted:
+                raise
+            again = True
+            break
         if token in rule.stop:
             finish = "stop"
             break
@@ -109,7 +119,7 @@ def walk(checked: Checked, rule: Rule, state: State, index: int) -> Walk:
             break
         node = children[node, token]
         nodes.append(node)
-    return Walk(tuple(nodes), tuple(emitted), state, finish, tie)
+    return Walk(tuple(nodes), tuple(emitted), state, finish, tie, again)
 
 
 def _greedy(checked: Checked, rule: Rule, state: State, index: int) -> Walk:

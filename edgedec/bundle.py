@@ -12,7 +12,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
@@ -30,7 +30,7 @@ MAX_MANIFEST = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """An opened bundle. `hash` (SHA-256 of the manifest, hex) stands for its whole content."""
+    """An opened bundle. `hash` (hex) stands for all of its content but the data of strategies."""
 
     path: Path
     manifest: Manifest
@@ -101,12 +101,21 @@ def open_bundle(name_or_path: str | Path) -> Bundle:
     """
     path = find(name_or_path)
     text = _read_manifest(path / manifests.FILE)
-    bundle = Bundle(path, manifests.decode(text), hashlib.sha256(text).hexdigest())
+    manifest = manifests.decode(text)
+    bundle = Bundle(path, manifest, _identity(manifest))
     for name, expected in bundle.manifest.files.items():
         _check_size(path, name, expected)
     _check_forms(bundle)
     _verify_once(bundle)
     return bundle
+
+
+def _identity(manifest: Manifest) -> str:
+    """The hash that stands for the model: what strategies keep in a bundle changes no word of it,
+    so saved conversations and profiles stay good."""
+    files = {n: file for n, file in manifest.files.items() if not n.startswith("strategies/")}
+    model = msgspec.structs.replace(manifest, files=files, strategies=())
+    return hashlib.sha256(manifests.encode(model)).hexdigest()
 
 
 def _read_manifest(path: Path) -> bytes:
@@ -212,14 +221,16 @@ class BundleWriter:
 
     path: Path
 
-    def finish(self, manifest: Manifest) -> Manifest:
-        """Hash what was written, fill in `files`, and write the manifest."""
+    def finish(self, manifest: Manifest, listed: Collection[str] | None = None) -> Manifest:
+        """Hash what was written, fill in `files` (None: all that is there), write the manifest."""
         files = {
             path.relative_to(self.path).as_posix(): File(
                 size=path.stat().st_size, sha256=_digest(path)
             )
             for path in sorted(self.path.rglob("*"))
-            if path.is_file() and path.name != manifests.FILE
+            if path.is_file()
+            and path.name != manifests.FILE
+            and (listed is None or path.relative_to(self.path).as_posix() in listed)
         }
         done = msgspec.structs.replace(manifest, files=files)
         (self.path / manifests.FILE).write_bytes(manifests.encode(done))
@@ -264,13 +275,18 @@ def add_strategies(bundle: Bundle, files: Mapping[str, Path]) -> Bundle:
     Raises:
         WriteError: the place is read-only, or the disk is full.
     """
-    with write_bundle(bundle.path, force=True) as writer:
+    root = bundle.path.resolve()
+    with write_bundle(root, force=True) as writer:
         data = {f"strategies/{name}.safetensors": path for name, path in files.items()}
-        whole = {name: bundle.path / name for name in bundle.manifest.files} | data
+        # All that lies there comes along, listed or not: people keep notes beside their models.
+        there = [path for path in root.rglob("*") if path.is_file()]
+        whole = {path.relative_to(root).as_posix(): path for path in there} | data
+        del whole[manifests.FILE]
         for name, path in whole.items():
             _link(path, writer.path / name)
         known = sorted({*bundle.manifest.strategies, *files})
-        writer.finish(msgspec.structs.replace(bundle.manifest, strategies=tuple(known)))
+        manifest = msgspec.structs.replace(bundle.manifest, strategies=tuple(known))
+        writer.finish(manifest, {*bundle.manifest.files, *data})
     return open_bundle(bundle.path)
 
 

@@ -301,7 +301,6 @@ class Outcome:
     emitted: tuple[int, ...]
     topk: tuple[Ints, Floats] | None = None
     hidden: dict[int, Floats] = field(default_factory=dict)
-    seconds: float = 0.0
 
 
 class Host(Protocol):

@@ -32,10 +32,10 @@ class Tally:
     """What a generation took, filled in as it runs.
 
     `reused` prompt tokens were in the session already, the other `prefilled` ones were run.
-    `passes` are steps that gave tokens, `drawn` what they gave (a stop token counts), `evaluated`
-    and `accepted` draft nodes. `depths[d]` counts the turns whose tree reached depth d + 1 below
-    an accepted node, and those in which a node there was accepted. `finish` is `cancelled` until
-    the text ends by itself.
+    `passes` are the steps after the prompt's, `drawn` the tokens they gave (a stop token counts),
+    `evaluated` and `accepted` draft nodes. `depths[d]` counts the turns whose tree reached depth
+    d + 1 below an accepted node, and those in which a node there was accepted. `finish` is
+    `cancelled` until the text ends by itself.
     """
 
     reused: int = 0
@@ -148,7 +148,7 @@ class Loop:
         result = self._session.step(rows, want=Want(tuple(range(root, used)), self._needs.hidden))
         stepped = self._clock()
         # Without a draft the step is plain decoding's own: nothing can come out differently.
-        rule = turn.rule if len(tree.tokens) else replace(turn.rule, near_ties=False)
+        rule = turn.rule if used > root + 1 else replace(turn.rule, near_ties=False)
         checked = Checked(tree, result, root)
         walk = accept.walk(checked, rule, turn.state, turn.count)
         if context is not None:
@@ -162,11 +162,11 @@ class Loop:
         return walk
 
     def _keep(self, checked: Checked, walk: Walk) -> None:
-        """Keep the accepted path; after a near tie without its last row, which is stepped again."""
-        self._again = walk.near_tie
-        nodes = walk.nodes[:-1] if walk.near_tie else walk.nodes
+        """Keep the accepted path; without its last row if that is to be stepped again."""
+        self._again = walk.again
+        nodes = walk.nodes[:-1] if walk.again else walk.nodes
         last = checked.root + 1 + nodes[-1] if nodes else checked.root
-        if walk.near_tie and not walk.nodes:
+        if walk.again and not walk.nodes:
             last -= 1
         self._session.keep([checked.result.handles[last] if last >= 0 else TRUNK])
 

@@ -150,6 +150,28 @@ def _depths(parents: Ints) -> Sequence[int]:
     return depths
 
 
+def check_file(strategy: object, name: str) -> None:
+    """Refuse what is no path (None: there is none).
+
+    Raises:
+        UsageError: naming the option.
+    """
+    value = getattr(strategy, name)
+    if value is not None and not isinstance(value, str):
+        raise UsageError(f"{name} is {value!r}; it must be the path of a file, as text")
+
+
+def check_power(strategy: object, name: str) -> None:
+    """Refuse what is no power of two.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    value = getattr(strategy, name)
+    if value & (value - 1):
+        raise UsageError(f"{name} is {value}; it must be a power of two")
+
+
 def check_options(strategy: object, **bounds: tuple[float, float]) -> None:
     """Refuse options of a strategy outside of their bounds, both inclusive; whole numbers where
     the bounds are.

@@ -54,8 +54,11 @@ class Drafting:
     @property
     def rule(self) -> Acceptance:
         """The acceptance rule: that of the strategy that brings its own, else the chosen one."""
-        own = [getattr(part.strategy, "acceptance", self.acceptance) for part in self.parts]
-        return own[0] if len(own) == 1 else self.acceptance
+        for part in self.parts:
+            own: Acceptance = getattr(part.strategy, "acceptance", "exact")
+            if own != "exact":
+                return own
+        return self.acceptance
 
     def needs(self, architecture: Architecture, capabilities: Capabilities) -> Needs:
         """What all of them together need of the loop.
@@ -108,6 +111,7 @@ def choose(
     if len(set(wanted)) != len(wanted):
         raise UsageError(f"the strategy {requested!r} names one twice: name each once")
     parts = tuple(Part(name, _build(name, given, alone=len(wanted) == 1)) for name in wanted)
+    _check_rules(requested, parts, acceptance)
     if given:
         known = [f"{part.name}.{each.name}" for part in parts for each in fields(part.strategy)]  # type: ignore[arg-type]
         raise UsageError(
@@ -115,6 +119,16 @@ def choose(
             f"there is: {', '.join(known) or 'none'}"
         )
     return Drafting(requested, parts, policy, cast("Acceptance", acceptance))
+
+
+def _check_rules(requested: str, parts: Sequence[Part], acceptance: str) -> None:
+    """A strategy with a rule of its own stands alone, under that rule."""
+    own = [part for part in parts if getattr(part.strategy, "acceptance", "exact") != "exact"]
+    if own and (len(parts) > 1 or acceptance != "exact"):
+        raise UsageError(
+            f"{requested}: {own[0].name} has an acceptance rule of its own; use it alone and "
+            "leave --acceptance out"
+        )
 
 
 def automatic() -> list[str]:

@@ -28,6 +28,7 @@ class Scratch:
         self.rows = 0
         self._session = session
         self._open_engine, self._data = open_engine, data
+        self._engines: list[Engine] = []
 
     def data(self, strategy: str) -> Path | None:
         """The bundle's file for a strategy, if there is one."""
@@ -49,4 +50,11 @@ class Scratch:
 
     def load(self, bundle: str) -> Engine:
         """Open a draft model, on the same device."""
-        return self._open_engine(bundle)
+        engine = self._open_engine(bundle)
+        self._engines.append(engine)
+        return engine
+
+    def close(self) -> None:
+        """Give the weights of all draft models back."""
+        while self._engines:
+            self._engines.pop().close()

@@ -19,6 +19,8 @@ from edgedec.errors import StateError, WriteError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from edgedec.contracts import Host
+
     Array = NDArray[Any]
 
 LARGEST = 64 << 20
@@ -61,6 +63,17 @@ def write(path: Path, table: _tree.Successors, vocab: int, most: int | None = No
         with suppress(OSError):
             partial.unlink()
         raise WriteError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def warm(table: _tree.Successors, given: str | None, host: Host, strategy: str) -> None:
+    """Fill a table from the file that is `given`, or (None) from the bundle's own for a strategy.
+
+    Raises:
+        StateError: there is no such file, it is damaged, or it belongs to another vocabulary.
+    """
+    path = host.data(strategy) if given is None else Path(given) if given else None
+    if path is not None:
+        read(path, table, host.architecture.vocab)
 
 
 def read(path: Path, table: _tree.Successors, vocab: int) -> None:

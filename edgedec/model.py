@@ -296,6 +296,7 @@ class Model:
         """
         with self._alone():
             self._loop.reset()
+            self._host.close()
             drafting, shape = self._setup.drafting, (self._architecture, self._capabilities)
             self._planner.reopen([drafter for drafter, _ in drafting.open(self._host, *shape)])
 
@@ -304,6 +305,7 @@ class Model:
         if not self._closed:
             with self._alone():
                 self._closed = True
+                self._host.close()
                 self._engine.close()
 
     def __enter__(self) -> Model:
@@ -342,17 +344,22 @@ class _Course:
     taken: list[Emitted] = field(default_factory=list)
     first: float = 0.0
     last: float = 0.0
+    at_first: int = 0
 
-    def mark(self) -> None:
+    def mark(self, tokens: int) -> None:
         """A step has given tokens."""
         self.last = self.clock()
-        self.first = self.first or self.last
+        if not self.first:
+            self.first, self.at_first = self.last, tokens
 
     def tokens_per_second(self) -> float | None:
-        """From the first step that gave tokens to the last; None if that is one."""
-        if len(self.taken) < 2 or self.last <= self.first:
+        """Of the tokens after the first step that gave some; None if that is the only one.
+
+        That step's time is not in it, so its tokens, which may be several, are not either.
+        """
+        if len(self.taken) <= self.at_first or self.last <= self.first:
             return None
-        return round((len(self.taken) - 1) / (self.last - self.first), 3)
+        return round((len(self.taken) - self.at_first) / (self.last - self.first), 3)
 
     def logprobs(self) -> tuple[TokenLogprobs, ...]:
         """Those of all tokens taken, where they were asked for."""
@@ -376,7 +383,7 @@ def _follow(steps: Steps, writer: Writer, chosen: Options, course: _Course) -> F
             finish = course.tally.finish
             break
         if emitted:
-            course.mark()
+            course.mark(len(emitted))
         for each in emitted:
             course.taken.append(each)
             if writer.push(each.token):

@@ -96,6 +96,16 @@ class Planner:
         """Tokens per second of late, by the times of the table."""
         return self._core.rate
 
+    @property
+    def host(self) -> float:
+        """Seconds of a plain turn outside of its step, of late."""
+        return self._pace.plain.value
+
+    @property
+    def drafter_costs(self) -> list[float]:
+        """Seconds that each drafter takes in a turn, of late."""
+        return [source.cost.value for source in self._sources]
+
     def propose(self, context: Context, pending: int, budget: int, depth: int) -> Draft:
         """The tree to check: at most `budget` nodes and riders, `depth` levels.
 
@@ -226,7 +236,8 @@ class Planner:
             before = self._clock()
             source.drafter.observe(outcome)
             source.spent += self._clock() - before + (shared if source.topk else 0.0)
-            source.cost.add(source.spent)
+            if self._pending == 1:
+                source.cost.add(source.spent)
             source.gain.add(credits[index] - price * credits[count + index])
 
     def _step(self, rows: int) -> float:
@@ -239,9 +250,11 @@ class Planner:
 
     def spent(self, rows: int, step: float, host: float) -> None:
         """The turn took `step` seconds for a step of so many rows, and `host` outside of it."""
-        self._clockwork.add(rows, step)
         # The first turn after a prompt reads the whole of it: no measure of the others.
-        if not self._peeking and self._pending == 1:
+        if self._pending > 1:
+            return
+        self._clockwork.add(rows, step)
+        if not self._peeking:
             (self._pace.drafted if self.asked else self._pace.plain).add(host)
 
     def begin(self) -> None:

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import numpy as np
-
 from edgedec import draft, drafting
-from edgedec.contracts import TRUNK, Context, Drafter, Outcome, Rows, Session, Want
+from edgedec.contracts import Context, Drafter, Outcome
 from edgedec.errors import InputError, UsageError
+from edgedec.follower import Follower
 from edgedec.host import Scratch
 from edgedec.model import Setup
 from edgedec.sampling import Sampler, Sampling
@@ -92,16 +91,18 @@ def learn(
     chosen = drafting.choose("+".join(names), {f"{name}.sets": _SETS for name in names})
     host = Scratch(session, *shape, setup.open_engine)
     drafters = [each for each, _ in chosen.open(host, *shape)]
-    topk = chosen.needs(*shape).topk
+    follower, topk = Follower(session, setup.engine.capabilities), chosen.needs(*shape).topk
     left = writing.tokens
     for text, sampling in _plan(architecture, texts, writing):
         stop = frozenset(architecture.tokens.eos)
         how = sampling, stop, topk, min(left, writing.length)
-        for _ in _write(session, drafters, text, how):
+        for _ in _write(follower, drafters, text, how):
             left -= 1
             progress(1 - left / writing.tokens)
         if left <= 0:
             break
+    if left == writing.tokens:
+        raise InputError("the model wrote nothing: it ends every one of these texts at once")
     files = {part.name: folder / f"{part.name}.safetensors" for part in chosen.parts}
     for drafter, (name, path) in zip(drafters, files.items(), strict=True):
         assert isinstance(drafter, Learner)
@@ -123,7 +124,7 @@ def _plan(
 
 
 def _write(
-    session: Session,
+    follower: Follower,
     drafters: Sequence[Drafter],
     prompt: Sequence[int],
     how: tuple[Sampling, frozenset[int], int, int],
@@ -131,25 +132,21 @@ def _write(
     """Plain decoding of one text, told to every drafter token by token."""
     sampling, stop, topk, length = how
     tokens = list(prompt)
-    session.truncate(0)
+    follower.reset()
     for drafter in drafters:
         drafter.reset()
     sampler = Sampler.build(sampling)
     for index in range(length):
-        held = len(session.tokens)
-        pending = np.array(tokens[held:], np.int32)
-        rows = Rows(pending, np.arange(TRUNK, len(pending) - 1, dtype=np.int32))
         try:
-            result = session.step(rows, want=Want((len(pending) - 1,)))
+            result, row = follower.follow(tokens)
         except InputError:
             return  # the context is full
-        token = sampler.draw((), result.logits(len(pending) - 1), index)
+        token = sampler.draw((), result.logits(row), index)
         context = Context(tokens, len(prompt), sampling.seed, sampling.temperature)
         outcome = Outcome(draft.empty(), context, (), (token,), topk=result.topk(topk))
         for drafter in drafters:
             drafter.propose(context, 1)
             drafter.observe(outcome)
-        session.keep([result.handles[-1]])
         if token in stop:
             return
         tokens.append(token)

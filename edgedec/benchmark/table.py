@@ -113,7 +113,8 @@ def legend(rows: Sequence[Row]) -> list[str]:
     )
     found = [
         f"speed-up: the median over {count} pairs of runs, plain and drafted in turn, and its 95 % "
-        "interval. Every pair has prompts of its own, and begins with drafters that know nothing."
+        "interval. Every pair has prompts of its own, and begins with drafters that remember no "
+        "text but the bundle's hot start, if it has one."
     ]
     if any(row.repeats for row in rows):
         found.append(

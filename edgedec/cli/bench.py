@@ -74,7 +74,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--pairs",
     type=click.IntRange(1, 1000),
-    default=16,
+    default=20,
     show_default=True,
     metavar="N",
     help="Runs of each, plain and drafted in turn.",
@@ -99,8 +99,9 @@ def command(as_json: bool, **given: Any) -> None:
     """Measure strategies beside plain decoding, on texts that the shipped model never saw.
 
     Plain and drafted runs take turns, so that a machine that drifts slows both alike. Every pair
-    of runs has prompts of its own and begins with drafters that know nothing. Takes one to three
-    minutes on a machine that does nothing else. Ctrl-C prints the rows that are done.
+    of runs has prompts of its own and begins with drafters that remember no text but the bundle's
+    hot start, if it has one. Takes one to three minutes on a machine that does nothing else. Ctrl-C
+    prints the rows that are done.
 
     \b
     Examples:

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from edgedec.profiler.curve import Curve
     from edgedec.profiler.store import Profile
 
-STAGES = {"past": "making a past", "steps": "timing steps", "memory": "reading memory"}
+STAGES = {
+    "past": "making a past",
+    "steps": "timing steps",
+    "turns": "drafting",
+    "memory": "reading memory",
+}
 PAST = 128
 ROWS = range(1, 65)
 
@@ -124,6 +129,7 @@ def _document(bundle: Bundle, outcome: Outcome) -> dict[str, Any]:
         "bandwidth_gb_s": None if bandwidth is None else round(bandwidth / 1e9, 3),
         "weight_mb": round(profile.weight_bytes / 1e6, 3),
         "roofline_ms": None if floor is None else _ms(floor),
+        "host_ms": _ms(profile.host),
         "draft_ms": dict(profile.draft_ms),
         "plan": _plan(costs),
         "effort": profile.effort,
@@ -193,6 +199,9 @@ def _lines(bundle: Bundle, outcome: Outcome) -> Iterator[tuple[str, str]]:
         rejected += ": the machine was busy, --fresh measures again"
     yield "profile", (f"{where}: {profile.effort}, {profile.made}, {profile.rounds} rounds in "
                       f"{profile.seconds:.1f} s{rejected}")  # fmt: skip
+    if profile.draft_ms:
+        each = ", ".join(f"{name} {ms:.3f}" for name, ms in profile.draft_ms.items())
+        yield "a turn", f"{_ms(profile.host):.3f} ms beside its step; drafters: {each} ms"
     floor, one = profile.roofline, profile.costs.step(PAST, 1)[1]
     if profile.bandwidth is None or floor is None:
         return

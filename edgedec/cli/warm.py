@@ -68,9 +68,12 @@ def command(
 
     from edgedec import api, drafting, warm
     from edgedec.benchmark.prompts import read_prompts
-    from edgedec.bundle import add_strategies
+    from edgedec.bundle import add_strategies, shipped
     from edgedec.contracts import EngineOptions
+    from edgedec.errors import UsageError
 
+    if output is None and model in shipped():
+        raise UsageError(f"{model} ships with edgedec, its bundle stays as it is: give -o FOLDER")
     wanted = EngineOptions(options["device"] or "", options["threads"], options["kv_type"])
     prompts = [prompt for file in files for prompt in read_prompts(file)]
     writing = warm.Writing(

@@ -3,12 +3,13 @@
 device.py      which machine this is
 steps.py       steps as the loop makes them, timed
 measure.py     the parts of T: rounds that take turns, medians, drift rejected
+turns.py       what a turn takes outside of its step, drafter by drafter
 bandwidth.py   how fast memory is read, and the floor that sets under a step
 store.py       profiles as files in the user's cache
 words.py       the plan in words
 curve.py       T by rows as a drawing, on a terminal and as PNG or SVG
 
-It knows no runtime by name, no strategy and no text.
+It knows no runtime and no strategy by name.
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ def profile(
 
     `quick` takes about 2 s and is content with a stored profile that was made quickly; a full one
     takes up to half a minute and replaces a quick one. `fresh` measures even if a stored one fits.
-    `tell` hears of the stages `past`, `steps` and `memory`, and of the share of each that is done.
+    `tell` hears of the stages `past`, `steps`, `turns` and `memory`, and of the share of each that
+    is done.
 
     Raises:
         UnsupportedError: the device is simulated, or the model needs a source.
@@ -113,6 +115,8 @@ def profile(
     made = found if found is not None and stored else None
     if made is None:
         made = _measured(subject, key, "quick" if quick else "full", tell)
+        if not quick:
+            made = _with_turns(subject, made, tell)
     if made.bandwidth is None:
         made = _with_bandwidth(made, tell)
     if made is not found:
@@ -182,6 +186,18 @@ def _measured(
         seconds=found.seconds,
         weight_bytes=bandwidth.weight_bytes(manifest),
     )
+
+
+def _with_turns(subject: Subject, made: Profile, tell: Progress) -> Profile:
+    from msgspec.structs import replace
+
+    from edgedec.profiler import turns
+
+    tell("turns", 0.0)
+    host, drafters = turns.measure(subject.engine, subject.bundle, made.costs)
+    tell("turns", 1.0)
+    costs_ms = {name: round(1e3 * seconds, 4) for name, seconds in drafters.items()}
+    return replace(made, host=host, draft_ms=costs_ms)
 
 
 def _with_bandwidth(made: Profile, tell: Progress) -> Profile:

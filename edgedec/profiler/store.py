@@ -65,8 +65,9 @@ class Profile(Spec, frozen=True):
     `rows`, `pasts`, `layers`, `head` and `depth` are those of `Costs`, in seconds. `spread` has the
     10th and 90th percentile of a step's time by number of rows, at `spread_past` tokens of past.
     `rounds` counted, `rejected` did not. `bandwidth` is bytes read per second and `weight_bytes`
-    what a step reads. `draft_ms` is what a proposal of a strategy takes, in milliseconds. `made` is
-    the day, `seconds` what measuring took.
+    what a step reads. `host` is what a plain turn takes outside of its step, in seconds, `draft_ms`
+    what a strategy takes in a turn, in milliseconds; both only where effort was full. `made` is the
+    day, `seconds` what measuring took.
     """
 
     schema: Literal[1]
@@ -86,6 +87,7 @@ class Profile(Spec, frozen=True):
     weight_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
     bandwidth: Rate | None = None
     draft_ms: DraftCosts = msgspec.field(default_factory=dict)
+    host: Seconds = 0.0
 
     @property
     def costs(self) -> Costs:
@@ -94,7 +96,7 @@ class Profile(Spec, frozen=True):
         Raises:
             UsageError: its parts do not fit together.
         """
-        return Costs(self.rows, self.pasts, self.layers, self.head, depth=self.depth)
+        return Costs(self.rows, self.pasts, self.layers, self.head, self.host, self.depth)
 
     @property
     def roofline(self) -> float | None:

@@ -9,39 +9,40 @@ that are accepted by recursive rejection instead, for comparison with the papers
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from edgedec import _tree, draft, rejection
 from edgedec.accept import Acceptance
 from edgedec.architecture import Architecture
-from edgedec.contracts import (
-    TRUNK,
-    Capabilities,
-    Context,
-    Draft,
-    Host,
-    Needs,
-    Outcome,
-    Rows,
-    Session,
-    StepResult,
-    Want,
-)
-from edgedec.errors import InputError, UnsupportedError, UsageError
+from edgedec.contracts import TRUNK, Capabilities, Context, Draft, Host, Needs, Outcome
+from edgedec.errors import InputError, UsageError
+from edgedec.follower import Follower
 from edgedec.gumbel import gumbel
+from edgedec.pace import WIDEST
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgedec.contracts import StepResult
+
+    Weights = NDArray[np.float64]
 
 _STREAM = 1 << 41
 """Keeps the noise of draws without replacement apart from all other noise."""
+_SEEN = 8
+"""The likeliest tokens that probabilities are spread over: the rest is hardly worth a guess."""
 
 
 @dataclass(frozen=True, slots=True)
 class DraftModel:
     """`bundle` is the draft model's folder or name. Trees of at most `depth` levels; a level runs
     the `width` likeliest nodes, each with up to `branches` children, whose path is at least
-    `confidence` likely. With `acceptance="recursive"` all `branches` ** `depth` paths are drawn.
+    `confidence` likely. With `acceptance="recursive"` all `branches` ** `depth` paths are drawn and
+    checked.
     """
 
     automatic: ClassVar[bool] = False
@@ -57,12 +58,15 @@ class DraftModel:
         draft.check_options(
             self, depth=(1, 32), width=(1, 32), branches=(1, 8), confidence=(0.0, 1.0)
         )
+        if not isinstance(self.bundle, str) or not self.bundle:
+            raise UsageError(f"bundle is {self.bundle!r}; it must be a bundle's folder or name")
         if self.acceptance not in ("exact", "recursive"):
             raise UsageError(f"acceptance is {self.acceptance!r}; it must be exact or recursive")
-        if self.acceptance == "recursive" and self.branches**self.depth > _tree.MAX_NODES:
+        nodes = sum(self.branches**level for level in range(1, self.depth + 1))
+        if self.acceptance == "recursive" and nodes >= WIDEST:
             raise UsageError(
-                f"{self.branches} branches on each of {self.depth} levels are "
-                f"{self.branches**self.depth} paths; at most {_tree.MAX_NODES} can be drawn"
+                f"{self.branches} branches on each of {self.depth} levels are {nodes} nodes; "
+                f"a tree that is checked whole has at most {WIDEST - 1}"
             )
 
     @property
@@ -78,34 +82,31 @@ class DraftModel:
         """Open the draft model.
 
         Raises:
-            UnsupportedError: its tokenizer or vocabulary is another one.
+            UnsupportedError: its tokenizer is another one.
             BundleError: there is no such bundle.
         """
         engine = host.load(self.bundle)
-        session = engine.session()
-        probe = session.step(Rows(np.zeros(1, np.int32), np.full(1, TRUNK, np.int32)))
-        vocab = len(probe.logits(0))
-        session.keep([TRUNK])
-        if vocab != host.architecture.vocab:
-            raise UnsupportedError(
-                f"the draft model has a vocabulary of {vocab}, the model "
-                f"{host.architecture.vocab}: they must share a tokenizer"
+        follower = Follower(engine.session(), engine.capabilities)
+        if self.acceptance == "recursive" and self.branches ** (self.depth - 1) > follower.most:
+            raise UsageError(
+                f"the draft model steps at most {follower.most} rows at once, a level of "
+                f"{self.branches} branches at depth {self.depth} needs more: take fewer"
             )
-        return Speculator(self, session, engine.capabilities)
+        return Speculator(self, follower)
 
 
 @dataclass(slots=True)
-class _Tree:
+class _Grown:
     """What is proposed, in the order in which it grew; `handles` are rows of the draft session,
-    -1 for a node that was not run."""
+    `law` the distributions that the children of nodes were drawn from."""
 
-    tokens: list[int]
-    parents: list[int]
-    scores: list[float]
-    ranks: list[int]
-    paths: list[float]
-    handles: list[int]
-    law: list[np.ndarray]
+    tokens: list[int] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    ranks: list[int] = field(default_factory=list)
+    paths: list[float] = field(default_factory=list)
+    handles: dict[int, int] = field(default_factory=lambda: {TRUNK: TRUNK})
+    law: dict[int, Weights] = field(default_factory=dict)
 
     def add(self, token: int, parent: int, score: float, rank: int) -> int:
         self.tokens.append(token)
@@ -113,17 +114,29 @@ class _Tree:
         self.scores.append(score)
         self.ranks.append(rank)
         self.paths.append(score * (self.paths[parent] if parent != TRUNK else 1.0))
-        self.handles.append(-1)
         return len(self.tokens) - 1
+
+    def draft(self) -> Draft:
+        law = None
+        if self.law:
+            flat = np.full(len(self.law[TRUNK]), 1 / len(self.law[TRUNK]))
+            lines = [self.law.get(node, flat) for node in range(TRUNK, len(self.tokens))]
+            law = np.array(lines, np.float32)
+        return Draft(
+            np.array(self.tokens, np.int32),
+            np.array(self.parents, np.int32),
+            np.array(self.scores, np.float32),
+            np.array(self.ranks, np.int32),
+            whole=law is not None,
+            law=law,
+        )
 
 
 class Speculator:
-    """The draft model's session, which follows the text that was accepted."""
+    """Grows trees in the draft model's session."""
 
-    def __init__(self, options: DraftModel, session: Session, capabilities: Capabilities) -> None:
-        self._options, self._session, self._capabilities = options, session, capabilities
-        self._tree = _Tree([], [], [], [], [], [], [])
-        self._read = 0
+    def __init__(self, options: DraftModel, follower: Follower) -> None:
+        self._options, self._follower = options, follower
 
     def expected_cost(self, budget: int) -> float:
         """Unknown: it is measured."""
@@ -134,124 +147,103 @@ class Speculator:
 
     def reset(self) -> None:
         """Forget the text."""
-        self._session.truncate(0)
-        self._tree = _Tree([], [], [], [], [], [], [])
-        self._read = 0
+        self._follower.reset()
 
     def propose(self, context: Context, budget: int) -> Draft:
-        """The tree that the draft model finds likely."""
-        tree = self._tree = _Tree([], [], [], [], [], [], [])
+        """The tree that the draft model finds likely; none where its context is full."""
+        tree = _Grown()
+        whole = self._options.acceptance == "recursive" and context.temperature > 0
         try:
-            result = self._catch_up(context.tokens)
-            if self._options.acceptance == "recursive" and context.temperature > 0:
-                self._draw(context, result)
+            result, row = self._follower.follow(context.tokens)
+            if whole:
+                self._draw(tree, context, (result, row))
             else:
-                self._grow(context, result, budget)
+                self._grow(tree, context, budget, (result, row))
         except InputError:
-            # The draft model's context is full: the model goes on without it.
-            self.reset()
-            tree = self._tree
-        return self._drafted(tree)
+            return draft.empty() if whole else tree.draft()
+        return tree.draft()
 
-    def _catch_up(self, tokens: list[int]) -> StepResult:
-        """Run what was accepted since; the last row's logits begin the tree."""
-        session = self._session
-        held = len(session.tokens)
-        if held >= len(tokens) or list(session.tokens) != tokens[:held]:
-            session.truncate(0)
-            held = 0
-        step = draft.width(self._capabilities, self._capabilities.prompt_rows)
-        while len(tokens) - held > step:
-            rows = draft.rows(tokens[held : held + step], draft.empty(), self._widths)
-            session.keep([session.step(rows, want=Want(logits=())).handles[step - 1]])
-            held += step
-        pending = tokens[held:]
-        rows = draft.rows(pending, draft.empty(), self._widths)
-        result = session.step(rows, want=Want(logits=(len(pending) - 1,)))
-        # The logits are read before the next step; keeping leaves them as they are.
-        self._line = result.logits(len(pending) - 1).copy()
-        session.keep([result.handles[len(pending) - 1]])
-        self._rows = 0
+    def _grow(
+        self, tree: _Grown, context: Context, budget: int, root: tuple[StepResult, int]
+    ) -> None:
+        """Level by level, the likeliest nodes first, until nothing is likely enough."""
+        options = self._options
+        level = self._children(tree, context, [TRUNK], root)
+        for _ in range(1, options.depth):
+            best = sorted(level, key=lambda node: -tree.paths[node])[: options.width]
+            run = [node for node in best if tree.paths[node] >= options.confidence]
+            room = budget - len(tree.tokens)
+            if not run or room < options.branches:
+                break
+            run = run[: min(self._follower.most, room // options.branches)]
+            level = self._children(tree, context, run, (self._run(tree, run), 0))
+
+    def _run(self, tree: _Grown, nodes: Sequence[int]) -> StepResult:
+        parents = [tree.handles[tree.parents[node]] for node in nodes]
+        result = self._follower.run([tree.tokens[node] for node in nodes], parents)
+        tree.handles.update(zip(nodes, result.handles, strict=False))
         return result
 
-    @property
-    def _widths(self) -> tuple[int, ...] | None:
-        return self._capabilities.row_widths
+    def _children(
+        self, tree: _Grown, context: Context, nodes: Sequence[int], run: tuple[StepResult, int]
+    ) -> list[int]:
+        """The likeliest children of nodes, whose rows in the result begin at a given one."""
+        result, first = run
+        ids, values = result.topk(min(_SEEN, len(result.logits(first))))
+        found: list[int] = []
+        for line, node in enumerate(nodes):
+            tokens, scores = ids[line], values[line].astype(np.float64)
+            if context.temperature > 0:
+                depth = _depth(tree, node)
+                noise = context.seed, context.index + depth
+                tokens, scores = _noisy(
+                    result.logits(first + line), tokens, context.temperature, noise
+                )
+            shares = np.exp(scores - scores.max())
+            shares /= shares.sum()
+            best = np.argsort(-shares, kind="stable")[: self._options.branches]
+            found += [
+                tree.add(int(tokens[i]), node, float(shares[i]), rank)
+                for rank, i in enumerate(best)
+            ]
+        return found
 
-    def _grow(self, context: Context, result: StepResult, budget: int) -> None:
-        """Level by level, the likeliest nodes first, until nothing is likely enough."""
-        tree, options = self._tree, self._options
-        level = self._children(context, TRUNK, 0, self._line)
-        for depth in range(1, options.depth):
-            run = sorted(level, key=lambda node: -tree.paths[node])[: options.width]
-            run = [node for node in run if tree.paths[node] >= options.confidence]
-            if not run or len(tree.tokens) >= budget:
-                break
-            lines = self._run(run)
-            level = []
-            for node, line in zip(run, lines, strict=True):
-                level += self._children(context, node, depth, line)
-
-    def _children(self, context: Context, parent: int, depth: int, line: np.ndarray) -> list[int]:
-        count = self._options.branches
-        scores = line.astype(np.float64)
-        if context.temperature > 0:
-            scores = (scores - scores.max()) / context.temperature
-            scores += gumbel(context.seed, context.index + depth, np.arange(len(line)))
-        best = np.argpartition(-scores, min(count, len(scores) - 1))[:count]
-        best = best[np.argsort(-scores[best], kind="stable")]
-        weights = np.exp(scores - scores[best[0]])
-        shares = weights[best] / weights.sum()
-        return [
-            self._tree.add(int(token), parent, float(share), rank)
-            for rank, (token, share) in enumerate(zip(best, shares, strict=True))
-        ]
-
-    def _run(self, nodes: list[int]) -> list[np.ndarray]:
-        """The logits after each of these nodes, whose ancestors were run before."""
-        tree = self._tree
-        above = [tree.parents[node] for node in nodes]
-        parents = [TRUNK if node == TRUNK else tree.handles[node] for node in above]
-        tokens = [tree.tokens[n] for n in nodes]
-        if self._widths:
-            padding = min(w for w in self._widths if w >= len(nodes)) - len(nodes)
-            tokens += [0] * padding
-            parents += [TRUNK] * padding
-        rows = Rows(np.array(tokens, np.int32), np.array(parents, np.int32))
-        result = self._session.step(rows, want=Want(logits=tuple(range(len(nodes)))))
-        for index, node in enumerate(nodes):
-            tree.handles[node] = result.handles[index]
-        return [result.logits(index).copy() for index in range(len(nodes))]
-
-    def _draw(self, context: Context, result: StepResult) -> None:
+    def _draw(self, tree: _Grown, context: Context, root: tuple[StepResult, int]) -> None:
         """All paths of constant branching, drawn without replacement by the Gumbel top-k trick."""
-        tree, options = self._tree, self._options
-        laws: dict[int, np.ndarray] = {}
-        level, lines = [TRUNK], [self._line]
+        options, (result, first) = self._options, root
+        level: list[int] = [TRUNK]
         for depth in range(options.depth):
             below: list[int] = []
-            for node, line in zip(level, lines, strict=True):
-                law = rejection.softmax(line / np.float32(context.temperature))
-                laws[node] = law
-                noise = gumbel(
-                    context.seed, _STREAM + context.index * 64 + depth,
-                    np.arange(len(law)) + (node + 1) * len(law),
-                )  # fmt: skip
+            for line, node in enumerate(level):
+                law = rejection.softmax(
+                    result.logits(first + line) / np.float32(context.temperature)
+                )
+                tree.law[node] = law
+                stream = _STREAM + context.index * 64 + depth
+                noise = gumbel(context.seed, stream, np.arange(len(law)) + (node + 1) * len(law))
                 keys = np.log(np.maximum(law, 1e-300)) + noise
                 for rank, token in enumerate(np.argsort(-keys, kind="stable")[: options.branches]):
                     below.append(tree.add(int(token), node, float(law[token]), rank))
             level = below
             if depth + 1 < options.depth:
-                lines = self._run(level)
-        flat = np.full(len(self._line), 1 / len(self._line))
-        tree.law = [laws.get(node, flat) for node in range(TRUNK, len(tree.tokens))]
+                result, first = self._run(tree, level), 0
 
-    def _drafted(self, tree: _Tree) -> Draft:
-        return Draft(
-            np.array(tree.tokens, np.int32),
-            np.array(tree.parents, np.int32),
-            np.array(tree.scores, np.float32),
-            np.array(tree.ranks, np.int32),
-            whole=bool(tree.law),
-            law=np.array(tree.law, np.float32) if tree.law else None,
-        )
+
+def _depth(tree: _Grown, node: int) -> int:
+    depth = 0
+    while node != TRUNK:
+        node, depth = tree.parents[node], depth + 1
+    return depth
+
+
+def _noisy(
+    logits: NDArray[np.float32],
+    likely: NDArray[np.int32],
+    temperature: float,
+    noise: tuple[int, int],
+) -> tuple[NDArray[np.int32], Weights]:
+    """The likely tokens and the one that is drawn, with what the draw compares."""
+    drawn = _tree.draw(logits, temperature, *noise)
+    tokens = np.unique([*likely.tolist(), *([drawn] if drawn >= 0 else [])]).astype(np.int32)
+    scores = logits[tokens].astype(np.float64) / temperature + gumbel(*noise, tokens)
+    return tokens, scores

@@ -22,7 +22,8 @@ from edgedec.contracts import Capabilities, Context, Draft, Host, Needs, Outcome
 class TokenRecycling:
     """Trees of at most `nodes` nodes from the `width` likeliest tokens after the last one to
     `order` tokens. `rate` is the weight of what is new (1 overwrites, as the paper does);
-    `hot_start` a file written by `edgedec warm`; `sets` how much is remembered (4 contexts each).
+    `hot_start` a file written by `edgedec warm` (None: the bundle's own, if it has one; "": none);
+    `sets` how much is remembered, a power of two (4 contexts each).
     """
 
     automatic: ClassVar[bool] = True
@@ -39,6 +40,8 @@ class TokenRecycling:
             self, nodes=(1, _tree.MAX_NODES), width=(1, 8), order=(1, 3), rate=(0.01, 1.0),
             sets=(1, 1 << 16),
         )  # fmt: skip
+        draft.check_power(self, "sets")
+        draft.check_file(self, "hot_start")
 
     @property
     def lossy(self) -> bool:
@@ -52,9 +55,7 @@ class TokenRecycling:
     def open(self, host: Host) -> Recycler:
         """Begin with what the hot start holds, or with nothing."""
         table = _tree.Successors(1, self.order, self.sets)
-        path = Path(self.hot_start) if self.hot_start else host.data("token_recycling")
-        if path is not None:
-            hot_start.read(path, table, host.architecture.vocab)
+        hot_start.warm(table, self.hot_start, host, "token_recycling")
         return Recycler(self, table, host.architecture.vocab)
 
 

@@ -18,8 +18,9 @@ from edgedec.contracts import Capabilities, Context, Draft, Host, Needs, Outcome
 
 @dataclass(frozen=True, slots=True)
 class Trigram:
-    """Trees of at most `nodes` nodes; `hot_start` is a file written by `edgedec warm`, `sets` how
-    much is remembered (4 pairs of tokens each)."""
+    """Trees of at most `nodes` nodes; `hot_start` is a file written by `edgedec warm` (None: the
+    bundle's own, if it has one; "": none), `sets` how much is remembered, a power of two (4 pairs
+    of tokens each)."""
 
     automatic: ClassVar[bool] = True
 
@@ -29,6 +30,8 @@ class Trigram:
 
     def __post_init__(self) -> None:
         draft.check_options(self, nodes=(1, _tree.MAX_NODES), sets=(1, 1 << 16))
+        draft.check_power(self, "sets")
+        draft.check_file(self, "hot_start")
 
     @property
     def lossy(self) -> bool:
@@ -42,9 +45,7 @@ class Trigram:
     def open(self, host: Host) -> Counts:
         """Begin with what the hot start holds, or with nothing."""
         table = _tree.Successors(2, 2, self.sets)
-        path = Path(self.hot_start) if self.hot_start else host.data("trigram")
-        if path is not None:
-            hot_start.read(path, table, host.architecture.vocab)
+        hot_start.warm(table, self.hot_start, host, "trigram")
         return Counts(self, table, host.architecture.vocab)
 
 

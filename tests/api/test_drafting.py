@@ -128,6 +128,7 @@ def test_a_hot_start_is_learned_used_and_goes_into_a_bundle(
 ) -> None:
     bundle = tmp_path / "mine"
     shutil.copytree(open_bundle("stories").path, bundle)
+    (bundle / "NOTES.txt").write_text("mine")
     setup = assemble(bundle, EngineOptions(device=""), None, drafting.choose("plain"))
     texts = [setup.text.encode(PROMPT)]
     shares: list[float] = []
@@ -143,6 +144,10 @@ def test_a_hot_start_is_learned_used_and_goes_into_a_bundle(
     assert {name: after.manifest.files.get(name) for name in kept} == kept
     assert set(after.manifest.files) == {*kept, *fresh}
     assert after.manifest.strategies == ("token_recycling", "trigram")
+    # Saved conversations and profiles stay good, and what else lay there is still there.
+    assert after.hash == setup.bundle.hash
+    assert (bundle / "NOTES.txt").read_text() == "mine"
+    assert "NOTES.txt" not in after.manifest.files
     after.verify()
     with edgedec.load(bundle, strategy="token_recycling", policy="fixed") as model:
         warmed = model.generate(PROMPT, max_new_tokens=80)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from edgedec.accept import Rule
+from edgedec.decode import Tally
 from edgedec.errors import InputError
 from edgedec.sampling import Sampler, Sampling
 from edgedec.strategies.plain import Silent
 
-from .looped import CONTEXT, fake, run
+from .looped import CONTEXT, VOCAB, fake, loop, run
 from .test_exact import Guesses
 
 
@@ -38,6 +39,42 @@ def test_the_context_ends_a_text() -> None:
     assert len(plain.tokens) == 5
     assert plain.tally.finish == "length"
     assert run(fake(), Guesses(plain.tokens, 1.0, 4), prompt, rule).tokens == plain.tokens
+
+
+class Shrinking:
+    """Allows fewer and fewer tokens, and after `last` of them none."""
+
+    def __init__(self, last: int) -> None:
+        self.last = last
+
+    def start(self) -> int:
+        return 0
+
+    def advance(self, state: int, token: int) -> int:
+        return state + 1
+
+    def mask(self, state: int) -> list[int]:
+        return [] if state >= self.last else list(range(2, VOCAB - state))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+@pytest.mark.parametrize("last", [1, 4, 7])
+def test_a_constraint_that_leaves_nothing_ends_drafts_as_it_ends_plain_text(
+    last: int, temperature: float
+) -> None:
+    sampler = Sampler.build(Sampling(temperature=temperature, seed=2), Shrinking(last))
+    rule = Rule(sampler, frozenset(), 20)
+
+    def told(drafter: object, whole: list[int]) -> list[int]:
+        looped, _ = loop(fake(), drafter)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="allows no token"):
+            for step in looped.run([3, 4], rule, Tally()):
+                whole += [each.token for each in step]
+        return whole
+
+    plain = told(Silent(), [])
+    assert len(plain) == last
+    assert told(Guesses([*plain, 5, 5, 5], 1.0, 3), []) == plain
 
 
 @pytest.mark.parametrize(("prompt", "message"), [([], "empty"), ([3] * CONTEXT, "64 tokens")])

@@ -10,6 +10,12 @@ from edgedec import drafting, rooms
 from edgedec.errors import EdgedecError, UnsupportedError, UsageError
 from edgedec.strategies.token_recycling import TokenRecycling
 
+RECURSIVE = {
+    "draft_model.acceptance": "recursive",
+    "draft_model.depth": 3,
+    "draft_model.branches": 2,
+}
+
 
 def test_auto_is_all_that_need_nothing() -> None:
     chosen = drafting.choose("auto")
@@ -54,6 +60,15 @@ def test_one_strategy_takes_its_options_by_their_own_names() -> None:
         (("token_recycling", {"nodes": 2.5}), UsageError, "a whole number"),
         (("token_recycling", {"rate": "fast"}), UsageError, "rate is 'fast'"),
         (("token_recycling", {"width": True}), UsageError, "width is True"),
+        (("token_recycling", {"sets": 5000}), UsageError, "sets is 5000; it must be a power"),
+        (("trigram", {"sets": 3}), UsageError, "sets is 3; it must be a power of two"),
+        (("trigram", {"hot_start": 123}), UsageError, "hot_start is 123; it must be the path"),
+        (("draft_model", {"bundle": 5}), UsageError, "bundle is 5; it must be"),
+        (
+            ("draft_model+trigram", {"draft_model.bundle": "x", **RECURSIVE}),
+            UsageError,
+            "use it alone",
+        ),
         (("prompt_lookup", {"branches": 0}), UsageError, "branches is 0"),
         (("phrase_pool", {"length": 1}), UsageError, "length is 1"),
         (("draft_model", {"bundle": "x", "depth": 0}), UsageError, "depth is 0"),
@@ -61,7 +76,7 @@ def test_one_strategy_takes_its_options_by_their_own_names() -> None:
         (
             ("draft_model", {"bundle": "x", "acceptance": "recursive", "branches": 8}),
             UsageError,
-            "262144 paths; at most 512",
+            "299592 nodes; a tree that is checked whole has at most 63",
         ),
     ],
 )
@@ -79,6 +94,9 @@ def test_rules_other_than_the_exact_one_are_lossy() -> None:
     chosen = drafting.choose("draft_model", recursive)
     assert (chosen.lossy, chosen.rule) == (True, "recursive")
     assert drafting.choose("draft_model", {"bundle": "x"}).rule == "exact"
+    assert drafting.choose("draft_model", {"bundle": "x"}, acceptance="typical").rule == "typical"
+    with pytest.raises(UsageError, match="a rule of its own"):
+        drafting.choose("draft_model", recursive, acceptance="typical")
 
 
 def test_options_are_read_from_text() -> None:

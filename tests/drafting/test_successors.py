@@ -61,7 +61,7 @@ def test_c_and_python_learn_and_grow_alike(
     one, other = arrays(12), arrays(12)
     count = fresh.grow(text, 12, 4, temperature, 7, 5, *one)
     assert count == copy.grow(text, 12, 4, temperature, 7, 5, *other)
-    assert same(one, other, count) or np.unique(one[2][:count].round(4)).size < count
+    assert same(one, other, count)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from edgedec import drafting
 from edgedec.bundle import cache_folder
 from edgedec.cli import main
 from edgedec.profiler import measure
@@ -19,7 +20,8 @@ from edgedec.runtimes import native
 
 KEYS = (
     "schema model device runtime version threads kv_type fingerprint t_ms spread_ms curves "
-    "bandwidth_gb_s weight_mb roofline_ms draft_ms plan effort rounds rejected seconds made stored"
+    "bandwidth_gb_s weight_mb roofline_ms host_ms draft_ms plan effort rounds rejected seconds "
+    "made stored"
 )
 
 
@@ -49,7 +51,9 @@ def test_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
     found = document()
     assert " ".join(found) == KEYS
     assert (found["schema"], found["model"], found["device"]) == (1, "stories", "cpu")
-    assert (found["effort"], found["stored"], found["draft_ms"]) == ("full", False, {})
+    assert (found["effort"], found["stored"]) == ("full", False)
+    assert set(found["draft_ms"]) == set(drafting.automatic())
+    assert all(0 < ms < 1000 for ms in [found["host_ms"], *found["draft_ms"].values()])
     assert [*found["t_ms"]] == [str(rows) for rows in range(1, 65)]
     times = [*found["t_ms"].values()]
     assert times == sorted(times)
@@ -64,7 +68,9 @@ def test_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["roofline_ms"] == pytest.approx(floor, rel=1e-2)
     plan = found["plan"]
     # Numbers are rounded, and the quotient is of what was not.
-    assert plan["costs"] == pytest.approx(times[plan["checks"] - 1] / times[0], rel=1e-2)
+    host = found["host_ms"]
+    ratio = (times[plan["checks"] - 1] + host) / (times[0] + host)
+    assert plan["costs"] == pytest.approx(ratio, rel=1e-2)
     assert "On this machine checking" in plan["words"]
     assert set(found["fingerprint"]) == {
         "processor", "isa", "cores", "processors", "memory_gib", "system",
