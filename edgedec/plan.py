@@ -127,7 +127,7 @@ class Planner:
         self._peeking = mode == "peek"
         self._clockwork.follow(len(context.tokens) - pending)
         self._times = self._clockwork.times
-        drafts = self._ask(context, min(budget, int(2 * self._typical) + 8))
+        drafts = self._ask(context, min(budget, int(1.5 * self._typical) + 4))
         if all(each is None for each in drafts):
             return _EMPTY
         return self._plan(drafts, budget, depth)
@@ -138,6 +138,7 @@ class Planner:
             self._turn += 1
             self._pace.retries -= self._pace.retries > 0
             explore |= self._turn % EXPLORE == 0
+        before = self._clock()
         drafts: list[Draft | None] = []
         cheapest = self._cheapest if self._peeking else None
         for source in self._sources:
@@ -146,9 +147,9 @@ class Planner:
             if not pays:
                 drafts.append(None)
                 continue
-            before = self._clock()
             found = source.drafter.propose(context, budget)
-            source.spent = self._clock() - before
+            now = self._clock()
+            source.spent, before = now - before, now
             self.asked = not self._peeking
             drafts.append(found if len(found.tokens) or found.riders else None)
         if not self.asked and not self._peeking:
@@ -177,7 +178,8 @@ class Planner:
             tree = self._sheet.draft(total)
             chosen = self._policy.choose(tree, self._times[self._pending :])
             self._kept = len(chosen)
-            return tree if self._kept == total else draft.select(tree, chosen)
+            first = chosen == range(self._kept)
+            return self._sheet.draft(self._kept) if first else draft.select(tree, chosen)
         self._expected = 1 + self._core.value, self._step(self._pending + kept)
         if self._peeking or self._pace.on_trial:
             # What looks best among much that was hardly checked yet is seldom as good as it looks.
@@ -230,14 +232,18 @@ class Planner:
         if rows > self._pending:
             added = self._step(rows) - self._step(self._pending)
             price = rate * added / (rows - self._pending)
+        # Costs vary little: now and then is enough. A prompt's turn is no measure of the others.
+        costs = self._pending == 1 and (self._turn % 4 == 0 or self._turn < 16)
+        before = self._clock()
         for index, source in enumerate(self._sources):
             if not source.asked:
                 continue
-            before = self._clock()
             source.drafter.observe(outcome)
-            source.spent += self._clock() - before + (shared if source.topk else 0.0)
-            if self._pending == 1:
-                source.cost.add(source.spent)
+            now = self._clock()
+            if costs:
+                spent = source.spent + now - before
+                source.cost.add(spent + shared if source.topk else spent)
+            before = now
             source.gain.add(credits[index] - price * credits[count + index])
 
     def _step(self, rows: int) -> float:

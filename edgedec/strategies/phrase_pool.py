@@ -11,8 +11,6 @@ from collections import deque
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from edgedec import draft
 from edgedec.architecture import Architecture
 from edgedec.contracts import TRUNK, Capabilities, Context, Draft, Host, Needs, Outcome
@@ -52,7 +50,7 @@ class Pool:
     """Phrases by their first token, the oldest keys forgotten first."""
 
     def __init__(self, options: PhrasePool) -> None:
-        self._options = options
+        self._options, self._sheet = options, draft.Sheet(options.phrases * options.length)
         self._phrases: dict[int, deque[tuple[int, ...]]] = {}
         self._latest: tuple[int, ...] = ()
 
@@ -66,34 +64,31 @@ class Pool:
         Where there is none, the latest answers are guessed again (a Jacobi iteration): hardly ever
         worth checking, but if it is checked, new phrases come of it.
         """
-        tokens: list[int] = []
-        parents: list[int] = []
-        scores: list[float] = []
-        ranks: list[int] = []
         known = self._phrases.get(context.tokens[-1])
         first = _LIKELY if known else _GUESS
         guess = self._latest or tuple(context.tokens[-3:])
+        count = 0
         for rank, phrase in enumerate(reversed(known or (guess,))):
-            room = phrase[: budget - len(tokens)]
-            parents += [TRUNK, *range(len(tokens), len(tokens) + len(room) - 1)][: len(room)]
-            tokens += room
-            scores += [first / (1 + rank), *[0.5] * (len(room) - 1)][: len(room)]
-            ranks += [rank] * len(room)
-        return Draft(
-            np.array(tokens, np.int32),
-            np.array(parents, np.int32),
-            np.array(scores, np.float32),
-            np.array(ranks, np.int32),
-        )
+            room = phrase[: budget - count]
+            end = count + len(room)
+            self._sheet.tokens[count:end] = room
+            self._sheet.parents[count:end] = range(count - 1, end - 1)
+            self._sheet.score[count:end] = 0.5
+            self._sheet.rank[count:end] = rank
+            if room:
+                self._sheet.parents[count] = TRUNK
+                self._sheet.score[count] = first / (1 + rank)
+            count = end
+        return self._sheet.draft(count)
 
     def observe(self, outcome: Outcome) -> None:
         """Gather the model's answers along the branches that were rejected."""
-        if outcome.topk is None or not len(outcome.tree.tokens):
-            return
-        best = outcome.topk[0][:, 0].tolist()
         parents = outcome.tree.parents.tolist()
         accepted = set(outcome.accepted)
-        inner = {parent for parent in parents if parent != TRUNK}
+        if outcome.topk is None or len(parents) < len(accepted) + 2:
+            return
+        best = outcome.topk[0][:, 0].tolist()
+        inner = set(parents)
         for leaf in range(len(parents)):
             if leaf in inner or leaf in accepted:
                 continue

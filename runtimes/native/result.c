@@ -3,8 +3,8 @@
 
 #include "model.h"
 
-/* Stretches that are looked over at once for numbers among the k largest. */
-#define STRETCH 256
+/* Top-k looks at so many stretches of the vocabulary at most, and is quick for so few. */
+enum { STRETCHES = 1024, TOP_FEW = 64 };
 
 int ed_session_lines(const EdSession *session)
 {
@@ -76,21 +76,42 @@ static int insert(int32_t *ids, float *values, int have, int k, int id, float x)
     return have < k ? have + 1 : k;
 }
 
+/* The k-th largest of so many numbers; the smallest float if there are fewer. */
+static float kth_largest(const float *x, int count, int k)
+{
+    float best[TOP_FEW];
+    int have = 0;
+    for (int i = 0; i < count; i++) {
+        int at = have < k ? have++ : k;
+        if (at == k && !(x[i] > best[k - 1]))
+            continue;
+        for (at = at == k ? k - 1 : at; at > 0 && best[at - 1] < x[i]; at--)
+            best[at] = best[at - 1];
+        best[at] = x[i];
+    }
+    return have < k ? -INFINITY : best[k - 1];
+}
+
+/* The largest of each stretch first: no number below the k-th of these is among the k largest, so
+ * hardly more than k stretches are looked through. */
 static void top_of(const Search *search, int line)
 {
     const EdModel *model = search->session->model;
     const float *x = ed_session_logits(search->session, line);
-    int k = search->k;
+    int k = search->k, vocab = model->spec.vocab, have = 0;
+    int stretch = ed_padded(vocab / STRETCHES + 1, 64), stretches = (vocab - 1) / stretch + 1;
     int32_t *ids = search->ids + line * k;
-    float *values = search->values + line * k;
-    int have = 0, vocab = model->spec.vocab;
-    for (int first = 0; first < vocab; first += STRETCH) {
-        int end = ed_least(first + STRETCH, vocab);
-        if (have == k && !(model->kernels->largest(x + first, end - first) > values[k - 1]))
+    float *values = search->values + line * k, largest[STRETCHES], least;
+    for (int i = 0; i < stretches; i++)
+        largest[i] = model->kernels->largest(x + i * stretch,
+                                             ed_least(stretch, vocab - i * stretch));
+    least = k <= TOP_FEW ? kth_largest(largest, stretches, k) : -INFINITY;
+    for (int i = 0; i < stretches; i++) {
+        if (largest[i] < least || (have == k && !(largest[i] > values[k - 1])))
             continue;
-        for (int i = first; i < end; i++)
-            if (have < k || x[i] > values[k - 1])
-                have = insert(ids, values, have, k, i, x[i]);
+        for (int j = i * stretch; j < ed_least((i + 1) * stretch, vocab); j++)
+            if (!(x[j] < least) && (have < k || x[j] > values[k - 1]))
+                have = insert(ids, values, have, k, j, x[j]);
     }
 }
 
