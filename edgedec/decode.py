@@ -82,6 +82,7 @@ class Loop:
         tokens = list(prompt)
         room = self._context - len(tokens)
         limited = replace(rule, limit=min(rule.limit, room))
+        self._planner.begin(rule.sampler.sampling.temperature)
         done = tally.reused = self._reuse(tokens)
         tally.prefilled = len(tokens) - done
         while len(tokens) - done > self._chunk:
@@ -129,7 +130,6 @@ class Loop:
         self._session.truncate(shared)
         self._host.rows = 0
         self._again, self._rests = False, 0
-        self._planner.begin()
         return shared
 
     def _prefill(self, tokens: list[int]) -> None:

@@ -43,6 +43,11 @@ def time_average() -> Average:
     return Average(most=3.0)
 
 
+def gain_average() -> Average:
+    """An average of tokens that a drafter brings in a turn."""
+    return Average(pace=0.04)
+
+
 class Clockwork:
     """T as it is now: the table's times for the past at hand, corrected by what steps really took.
 

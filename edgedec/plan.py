@@ -15,7 +15,7 @@ from edgedec import _tree, draft
 from edgedec.contracts import Context, Draft, Drafter, Outcome
 from edgedec.costs import Costs
 from edgedec.errors import UsageError
-from edgedec.pace import WIDEST, Average, Clockwork, Pace, time_average
+from edgedec.pace import WIDEST, Average, Clockwork, Pace, gain_average, time_average
 from edgedec.policies import BEST, Policy, policy_named
 
 EXPLORE = 32
@@ -37,7 +37,7 @@ class _Source:
     drafter: Drafter
     topk: bool
     cost: Average = field(default_factory=time_average)
-    gain: Average = field(default_factory=lambda: Average(pace=0.04))
+    gain: Average = field(default_factory=gain_average)
     asked: bool = False
     spent: float = 0.0
 
@@ -45,6 +45,15 @@ class _Source:
         """Whether it brings more than its time would give without it; so far unknown ones may."""
         price = rate * (self.drafter.expected_cost(budget) or self.cost.value)
         return self.gain.count < 4 or self.gain.value >= price or price < NOTHING
+
+
+@dataclass(slots=True)
+class _Experience:
+    """What was learned of one kind of text: calibration, whether drafting pays, who brings what."""
+
+    core: _tree.Planner
+    pace: Pace
+    gains: list[Average]
 
 
 class Planner:
@@ -74,9 +83,10 @@ class Planner:
         self._sources = [_Source(drafter, topk) for drafter, topk in drafters]
         self._vocab, self._clock, self._clockwork = vocab, clock, Clockwork(costs)
         self._policy: Policy | None = policy_named(policy)
-        self._pace = Pace()
         self._times = self._clockwork.times
-        self._core = _tree.Planner(len(drafters), float(self._times[1]) + costs.host)
+        self._known: dict[bool, _Experience] = {}
+        self._sampling, self._host = False, costs.host
+        self._take_up(self._unexperienced())
         self._sheet = draft.Sheet(WIDEST)
         self._credits = np.zeros(2 * len(drafters), np.float32)
         self._turn = self._kept = self._pending = 0
@@ -263,9 +273,28 @@ class Planner:
         if not self._peeking:
             (self._pace.drafted if self.asked else self._pace.plain).add(host)
 
-    def begin(self) -> None:
-        """A prompt is to be answered."""
+    def begin(self, temperature: float = 0.0) -> None:
+        """A prompt is to be answered.
+
+        Guesses that are often right in greedy text are often wrong in sampled text, so what was
+        learned of the two is kept apart.
+        """
+        if (temperature > 0) != self._sampling:
+            gains = [source.gain for source in self._sources]
+            self._known[self._sampling] = _Experience(self._core, self._pace, gains)
+            self._sampling = temperature > 0
+            known = self._known.get(self._sampling)
+            self._take_up(known or self._unexperienced())
         self._pace.begin()
+
+    def _unexperienced(self) -> _Experience:
+        core = _tree.Planner(len(self._sources), float(self._times[1]) + self._host)
+        return _Experience(core, Pace(), [gain_average() for _ in self._sources])
+
+    def _take_up(self, known: _Experience) -> None:
+        self._core, self._pace = known.core, known.pace
+        for source, gain in zip(self._sources, known.gains, strict=True):
+            source.gain = gain
 
     def reopen(self, drafters: Sequence[Drafter]) -> None:
         """Go on with other drafters of the same kinds, in the same order.

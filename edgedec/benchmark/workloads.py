@@ -10,8 +10,9 @@ from typing import NamedTuple
 from edgedec.benchmark.prompts import Prompt, read_prompts, read_spec_bench, read_text
 from edgedec.errors import InputError, UsageError
 
-LONGEST = 128
-"""New tokens of one answer at most, as `generate` has it."""
+LONGEST = 96
+"""New tokens of one answer at most. Greedy text of so small a model as `stories` goes round in
+circles soon after, and circles are easy to guess."""
 
 
 @dataclass(frozen=True, slots=True)
