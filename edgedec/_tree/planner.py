@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from edgedec.contracts import Draft, Floats, Ints
 
-MAX_NODES, MAX_SOURCES = 512, 8
+MAX_NODES, MAX_SOURCES, MAX_ITEMS = 512, 8, 4 * 512
 DEPTHS, RANKS = 6, 4
 EDGES = np.array([0.04, 0.1, 0.2, 0.35, 0.55, 0.75, 0.9, 0.96], np.float32)
 PRIOR, LATEST = np.float32(6), np.float32(200)
@@ -70,7 +70,7 @@ class Planner:
         self._whole = np.zeros((2, 1 << sources), np.float32)
         self.value = 0.0
         """What the chosen nodes and riders are worth, in tokens."""
-        self._nodes: list[_Node] = []
+        self._nodes = [_Node(-1, -1, 0)]
         self._order: list[int] = []
 
     @property
@@ -103,7 +103,7 @@ class Planner:
         the arrays, `score` being the calibrated probability given the parent.
 
         Raises:
-            ValueError: a draft is no tree of tokens below `vocab`, or an array is too short.
+            ValueError: a draft is no tree of tokens below `vocab`; nothing has changed then.
         """
         if len(drafts) != self._sources or len(times) < 2 or pending < 1:
             raise ValueError(f"{len(drafts)} drafts for a planner of {self._sources} sources")
@@ -119,7 +119,8 @@ class Planner:
 
     def riders(self, chosen: int) -> list[tuple[int, int, int]]:
         """(source, entry of its `riders`, how many are kept) of the root and the chosen nodes."""
-        nodes = [self._nodes[0], *(self._nodes[i] for i in self._order[:chosen])]
+        below = (self._nodes[i] for i in self._order[: max(0, chosen)])
+        nodes = [self._nodes[0], *below]
         return [(node.source, node.origin, node.riders_kept) for node in nodes]
 
     def learn(self, emitted: Sequence[int], chosen: int, credits: Floats) -> None:
@@ -129,7 +130,7 @@ class Planner:
         then how many of these there are; those who proposed a node share it.
         """
         credits[: 2 * self._sources] = 0
-        for index in self._order[:chosen]:
+        for index in self._order[: max(0, chosen)]:
             self._share(self._nodes[index].mask, credits[self._sources :])
         at: int | None = 0
         for token in emitted:
@@ -168,11 +169,13 @@ class Planner:
     # --- merging ---------------------------------------------------------------------------------
 
     def _merge(self, drafts: Sequence[Draft | None], depth: int, vocab: int) -> None:
+        for source, draft in enumerate(drafts):
+            if draft is not None:
+                self._check(source, draft, vocab)
         self._nodes = [_Node(-1, -1, 0)]
         for source, draft in enumerate(drafts):
             if draft is None:
                 continue
-            self._check(source, draft, vocab)
             self._add_riders(0, source, draft, 0)
             place: dict[int, int | None] = {-1: 0}
             for i, parent in enumerate(draft.parents.tolist()[:MAX_NODES]):
@@ -249,7 +252,8 @@ class Planner:
         budget: int,
         times: NDArray[np.float64],
     ) -> int:
-        items = self._items(drafts)[: max(0, min(budget, len(times) - 1 - pending))]
+        room = max(0, min(budget, MAX_ITEMS, len(times) - 1 - pending))
+        items = self._items(drafts)[:room]
         values = np.concatenate([[0.0], np.cumsum([value for _, value, _, _ in items])])
         rows = np.minimum(pending + np.arange(len(items) + 1), len(times) - 1)
         taken = int((values - self.rate * times[rows]).argmax())

@@ -24,6 +24,8 @@ TRUST = np.array([0.6, 0.8, 0.9], np.float32)
 """How far a guess from one, two, three tokens of context is trusted before it was ever checked."""
 SHARPNESS = 0.7
 """Where noise is known, the guess of a rough distribution is made a little less sure of itself."""
+HEAVIEST = np.float32(1e30)
+"""Heavier than any share or count. What a damaged table may hold besides, sums must stay finite."""
 _WORD, _GOLDEN = (1 << 64) - 1, 0x9E3779B97F4A7C15
 
 
@@ -76,19 +78,25 @@ class Successors:
         Row 0 follows the `context`, row i + 1 node i (`tokens`, `parents` [n]). `ids` and `values`
         [n + 1, k] are its likeliest tokens and their logits. `rate` is the weight of what is new:
         1 overwrites, as in the paper.
+
+        Raises:
+            ValueError: the arrays do not fit together, or the rate is not 0 to 1.
         """
         lines = (len(tokens) + 1, -1)
         ids, values = ids.reshape(lines), values.reshape(lines)
-        if len(parents) != len(tokens) or ids.shape != values.shape or not context:
-            raise ValueError("learn: the arrays do not fit together")
+        fits = len(parents) == len(tokens) and ids.shape == values.shape and ids.size > 0
+        if not fits or not context or not 0 <= rate <= 1:
+            raise ValueError("learn: the arrays do not fit together, or the rate is not 0 to 1")
         paths = [context[-MAX_ORDER:]]
         for token, parent in zip(tokens.tolist(), parents.tolist(), strict=True):
             paths.append([*paths[parent + 1], token][-MAX_ORDER:])
         for path, line, logits in zip(paths, ids, values, strict=True):
-            if not np.isfinite(logits[0]):
+            with np.errstate(over="ignore", invalid="ignore"):
+                shares = np.exp(logits - logits[0])
+                total = shares.sum(dtype=np.float32)
+            if not np.isfinite(total):
                 continue
-            shares = np.exp(logits - logits[0])
-            shares /= shares.sum(dtype=np.float32)
+            shares /= total
             for order in range(self._first, min(self._last, len(path)) + 1):
                 self._mix(context_key(path, order), line[:WIDTH], shares[:WIDTH], rate)
 
@@ -105,11 +113,13 @@ class Successors:
         at = self._entry(key)
         self._weights[at] *= np.float32(1 - np.float32(rate) if known else 0)
         for token, share in zip(ids.tolist(), shares, strict=True):
-            if share > 0:
+            if 0 < share < HEAVIEST:
                 self._add(at, token, np.float32(rate if known else 1) * share)
 
     def _add(self, at: int, token: int, weight: np.float32) -> None:
         """Add to a token's weight; the smallest makes room for a token that is not there."""
+        if token < 0:  # -1 means that there is nothing
+            return
         ids, weights = self._ids[at], self._weights[at]
         place = next((i for i in range(WIDTH - 1) if ids[i] in (token, -1)), WIDTH - 1)
         if ids[place] != token:
@@ -198,11 +208,12 @@ class Successors:
         ids, weights = self._ids[at, :used], self._weights[at, :used].astype(np.float64)
         seed, index, temperature = where
         total = weights.sum()
-        if temperature <= 0:
+        if not temperature > 0:
             # Of counts, whose sum is above 1, some is kept back for what was never seen.
             shares = weights / (total + min(max(total - 1, 0), 0.5))
         else:
-            scores = np.log(weights / total) / temperature + gumbel(seed, index, ids)
+            divisor = max(temperature, 1e-30)
+            scores = np.log(weights / total) / divisor + gumbel(seed, index, ids)
             shares = np.exp(SHARPNESS * (scores - scores.max()))
             shares /= shares.sum()
         order_of = np.argsort(-shares, kind="stable")
@@ -223,7 +234,8 @@ class Successors:
 
     def load(self, keys: bytes, ids: bytes, weights: bytes) -> None:
         """Take over keys, ids and weights that `dump` gave; known contexts are overwritten."""
-        if len(ids) != 4 * WIDTH * (len(keys) // 8) or len(weights) != len(ids):
+        count, odd = divmod(len(keys), 8)
+        if odd or len(ids) != 4 * WIDTH * count or len(weights) != len(ids):
             raise ValueError("load: the arrays do not fit together")
         lines = np.frombuffer(ids, np.int32).reshape(-1, WIDTH)
         shares = np.frombuffer(weights, np.float32).reshape(-1, WIDTH)

@@ -24,6 +24,8 @@ FIRM, PATIENCE = 3, 4
 CLIMB = 32
 """How far up the suffix links the latest end is written. Shorter matches are rarely wanted, and a
 text of one repeated token would make this quadratic."""
+MAX_LIMIT, MAX_PLACES = 1 << 27, 16
+"""Tokens of a text; matches that are looked for."""
 
 
 class Suffixes:
@@ -32,6 +34,8 @@ class Suffixes:
     def __init__(self, limit: int = 1 << 15) -> None:
         if limit < 2:
             raise ValueError(f"a text of {limit} tokens repeats nothing")
+        if limit > MAX_LIMIT:
+            raise ValueError(f"a text of {limit} tokens is too long")
         self._limit = limit
         self.reset()
 
@@ -57,12 +61,13 @@ class Suffixes:
     def matches(self, most: int) -> list[tuple[int, int]]:
         """Up to `most` (length, end): earlier places that the text's last `length` tokens repeat.
 
-        The longest first; `end` is where the earlier occurrence ended, so that token `end` + 1
-        came next. Each is followed by another token than those before it in the list.
+        The longest first, and never more than MAX_PLACES. `end` is where the earlier occurrence
+        ended, so that token `end` + 1 came next. Each is followed by another token than those
+        before it in the list.
         """
         found: list[tuple[int, int]] = []
         follows: set[int] = set()
-        at, length = self._at, self._matched
+        at, length, most = self._at, self._matched, min(most, MAX_PLACES)
         for _ in range(CLIMB):
             if at <= 0 or len(found) >= most:
                 break
@@ -92,7 +97,7 @@ class Suffixes:
         change: the next word may have been replaced, added or left out. At most `most` nodes, the
         first chain the longest.
         """
-        most = min(most, *map(len, (tokens, parents, score, rank)))
+        most = max(0, min(most, *map(len, (tokens, parents, score, rank))))
         matches = self.matches(branches)
         firm = bool(matches) and matches[0][0] >= FIRM
         chains: list[tuple[int, int, float | None]] = [
@@ -107,11 +112,12 @@ class Suffixes:
             ]
         self._told = len(self._tokens)
         count = 0
-        # The first chain is the long one; each of the others gets a sixth.
+        # The first chain is the long one; each of the others gets a sixth. Where there are more
+        # chains than nodes the last ones get nothing, never the first.
         side = max(1, most // 6)
+        first = max(side, most - side * (len(chains) - 1))
         for place, (start, length, sure) in enumerate(chains):
-            room = side if place else most - side * (len(chains) - 1)
-            copied = self._tokens[start:][: max(0, min(room, most - count))]
+            copied = self._tokens[start:][: min(side if place else first, most - count)]
             for depth, token in enumerate(copied):
                 tokens[count], rank[count] = token, place
                 parents[count] = count - 1 if depth else -1

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
     Ints = NDArray[np.int32]
 
+MAX_NODES = 512
+
 
 def follow(tokens: Ints, parents: Ints, best: Ints, root: int) -> tuple[int, ...]:
     """The nodes of a tree [n] that greedy decoding accepts, from the root down.
@@ -21,7 +23,8 @@ def follow(tokens: Ints, parents: Ints, best: Ints, root: int) -> tuple[int, ...
     `best` [root + 1 + n or more] is the argmax of each row of the step; row `root` is the root's,
     row `root` + 1 + i that of node i. Of two siblings with one token the first is meant.
     """
-    if len(parents) != len(tokens) or root < 0 or len(best) <= root + len(tokens):
+    fits = len(parents) == len(tokens) <= MAX_NODES
+    if not fits or root < 0 or len(best) <= root + len(tokens):
         raise ValueError("follow: tokens, parents and best do not fit together")
     path: list[int] = []
     node = -1
@@ -38,13 +41,13 @@ def draw(logits: Floats, temperature: float, seed: int, index: int) -> int:
 
     The noise is that of `edgedec.gumbel`, the division that of `processors.Temperature`.
     """
-    peak = logits.max()
+    peak = logits.max(initial=-np.inf)
     if not np.isfinite(peak):
         return -1
     scaled = logits
     if temperature != 1:
-        with np.errstate(over="ignore"):
-            scaled = (logits - peak) / np.float32(max(temperature, 1e-30))
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = (logits - peak) / np.float32(max(1e-30, temperature))
     ids = np.flatnonzero(np.isfinite(scaled))
     noise = gumbel(seed, index, ids)
     noise += scaled[ids]

@@ -95,7 +95,7 @@ def test_rules_other_than_the_exact_one_are_lossy() -> None:
     assert (chosen.lossy, chosen.rule) == (True, "recursive")
     assert drafting.choose("draft_model", {"bundle": "x"}).rule == "exact"
     assert drafting.choose("draft_model", {"bundle": "x"}, acceptance="typical").rule == "typical"
-    with pytest.raises(UsageError, match="a rule of its own"):
+    with pytest.raises(UsageError, match="acceptance rule of its own"):
         drafting.choose("draft_model", recursive, acceptance="typical")
 
 

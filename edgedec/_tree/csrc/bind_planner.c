@@ -25,6 +25,7 @@ static PyObject *planner_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     planner->sources = sources;
     planner->rate_tokens = 1;
     planner->rate_seconds = seconds;
+    planner->nodes[0].source = -1;
     planner->hits = calloc(CELLS, sizeof(float));
     planner->trials = calloc(CELLS, sizeof(float));
     if (planner->hits && planner->trials)
@@ -68,6 +69,8 @@ static int take_array(PyObject *draft, const char *name, Held *held, int count)
     if (failed)
         return -1;
     held->views_held++;
+    if (check_numbers(view, 1, 4))
+        return -1;
     if (count >= 0 && length(view) != count) {
         PyErr_Format(PyExc_ValueError, "a draft of %d tokens has %d entries in '%s'", count,
                      length(view), name);
@@ -76,35 +79,54 @@ static int take_array(PyObject *draft, const char *name, Held *held, int count)
     return 0;
 }
 
+static int read_riders(PyObject *riders, PyObject *gains, Held *held, Proposal *out)
+{
+    Py_ssize_t count = PySequence_Size(riders), most = count < 0 ? -1 : PySequence_Size(gains);
+    if (most < 0)
+        return -1;
+    if (count != (Py_ssize_t)out->count + 1) {
+        PyErr_SetString(PyExc_ValueError, "riders must name the root's and those of each node");
+        return -1;
+    }
+    most = most < MAX_ITEMS ? most : MAX_ITEMS;
+    held->riders = calloc((size_t)count, sizeof *held->riders);
+    held->gains = calloc((size_t)most + 1, sizeof *held->gains);
+    if (!held->riders || !held->gains) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *entry = PySequence_GetItem(riders, i);
+        Py_ssize_t below = entry ? PyObject_Length(entry) : -1;
+        Py_XDECREF(entry);
+        if (below < 0)
+            return -1;
+        held->riders[i] = (int32_t)(below < MAX_ITEMS ? below : MAX_ITEMS);
+    }
+    for (Py_ssize_t i = 0; i < most; i++) {
+        PyObject *gain = PySequence_GetItem(gains, i);
+        held->gains[i] = gain ? PyFloat_AsDouble(gain) : -1;
+        Py_XDECREF(gain);
+        if (held->gains[i] == -1 && PyErr_Occurred())
+            return -1;
+    }
+    out->gain_count = (int)most;
+    out->riders = held->riders;
+    out->gains = held->gains;
+    return 0;
+}
+
 static int take_riders(PyObject *draft, Held *held, Proposal *out)
 {
     PyObject *riders = PyObject_GetAttrString(draft, "riders"), *gains = NULL;
-    PyObject *fast = NULL, *fast_gains = NULL;
-    if (riders == Py_None) {
-        Py_DECREF(riders);
-        return 0;
+    int failed = !riders;
+    if (riders && riders != Py_None) {
+        gains = PyObject_GetAttrString(draft, "gains");
+        failed = !gains || read_riders(riders, gains, held, out);
     }
-    gains = PyObject_GetAttrString(draft, "gains");
-    fast = riders ? PySequence_Fast(riders, "riders must be lists") : NULL;
-    fast_gains = gains ? PySequence_Fast(gains, "gains must be a list") : NULL;
-    if (fast && fast_gains && PySequence_Fast_GET_SIZE(fast) == out->count + 1) {
-        out->gain_count = (int)PySequence_Fast_GET_SIZE(fast_gains);
-        held->riders = calloc((size_t)out->count + 1, sizeof *held->riders);
-        held->gains = calloc((size_t)out->gain_count + 1, sizeof *held->gains);
-        for (int i = 0; held->riders && i <= out->count; i++)
-            held->riders[i] = (int32_t)PyObject_Length(PySequence_Fast_GET_ITEM(fast, i));
-        for (int i = 0; held->gains && i < out->gain_count; i++)
-            held->gains[i] = PyFloat_AsDouble(PySequence_Fast_GET_ITEM(fast_gains, i));
-        out->riders = held->riders;
-        out->gains = held->gains;
-    } else if (fast && fast_gains) {
-        PyErr_SetString(PyExc_ValueError, "riders must name the root's and those of each node");
-    }
-    Py_XDECREF(fast);
-    Py_XDECREF(fast_gains);
     Py_XDECREF(riders);
     Py_XDECREF(gains);
-    return PyErr_Occurred() ? -1 : 0;
+    return failed ? -1 : 0;
 }
 
 static int take_draft(PyObject *draft, Held *held, Proposal *out)
@@ -141,30 +163,30 @@ static void write_out(const Planner *planner, int count, const Py_buffer *v)
 static PyObject *planner_plan(PlannerObject *self, PyObject *args)
 {
     Planner *planner = &self->planner;
-    PyObject *drafts, *found = NULL;
+    PyObject *drafts, *kept_drafts, *found = NULL;
     Py_buffer v[5]; /* times; tokens, parents, score, rank to write */
     Held held[MAX_SOURCES] = {0};
     Proposal given[MAX_SOURCES] = {0};
     Limits limits;
-    int sources, bad = 0, room;
+    int sources, bad;
     if (!PyArg_ParseTuple(args, "O!iiiiy*w*w*w*w*", &PyList_Type, &drafts, &limits.pending,
                           &limits.budget, &limits.depth, &limits.vocab, &v[0], &v[1], &v[2], &v[3],
                           &v[4]))
         return NULL;
-    sources = (int)PyList_GET_SIZE(drafts);
+    kept_drafts = PyList_AsTuple(drafts);
+    sources = kept_drafts ? (int)PyTuple_GET_SIZE(kept_drafts) : 0;
+    bad = !kept_drafts || check_numbers(v, 1, 8) || check_numbers(v + 1, 4, 4);
     limits.times = v[0].buf;
     limits.times_count = (int)(v[0].len / 8);
-    room = length(&v[1]);
-    for (int i = 2; i < 5; i++)
-        room = length(&v[i]) < room ? length(&v[i]) : room;
-    if (limits.budget > room)
-        limits.budget = room;
-    if (sources != planner->sources || limits.times_count < 2 || limits.pending < 1)
+    if (limits.budget > room_in(v + 1, 4))
+        limits.budget = room_in(v + 1, 4);
+    if (!bad && (sources != planner->sources || limits.times_count < 2 || limits.pending < 1))
         bad = !PyErr_Format(PyExc_ValueError, "%d drafts for a planner of %d sources", sources,
                             planner->sources);
     for (int i = 0; !bad && i < sources; i++)
-        bad = take_draft(PyList_GET_ITEM(drafts, i), &held[i], &given[i]);
+        bad = take_draft(PyTuple_GET_ITEM(kept_drafts, i), &held[i], &given[i]);
     if (!bad) {
+        /* From here on no Python code runs that could use the planner as well. */
         int wrong = planner_merge(planner, given, &limits);
         if (wrong) {
             PyErr_Format(PyExc_ValueError, "draft %d is no tree of tokens", wrong - 1);
@@ -176,6 +198,7 @@ static PyObject *planner_plan(PlannerObject *self, PyObject *args)
     }
     give_back(held, MAX_SOURCES);
     release(v, 5);
+    Py_XDECREF(kept_drafts);
     return found;
 }
 
@@ -186,7 +209,7 @@ static PyObject *planner_riders(PlannerObject *self, PyObject *args)
     int chosen;
     if (!PyArg_ParseTuple(args, "i", &chosen))
         Py_CLEAR(list);
-    for (int i = -1; list && i < chosen && i < planner->count; i++) {
+    for (int i = -1; list && i < planner->ordered && (i < 0 || i < chosen); i++) {
         const Node *node = &planner->nodes[i < 0 ? 0 : planner->order[i]];
         PyObject *entry = Py_BuildValue("(iii)", node->source, node->origin, node->riders_kept);
         if (!entry || PyList_Append(list, entry))
@@ -198,25 +221,30 @@ static PyObject *planner_riders(PlannerObject *self, PyObject *args)
 
 static PyObject *planner_learned(PlannerObject *self, PyObject *args)
 {
-    PyObject *emitted, *fast;
+    PyObject *emitted;
     Py_buffer credits;
     int32_t tokens[MAX_NODES + 1];
-    int chosen, count;
+    Py_ssize_t count;
+    int chosen, bad;
     if (!PyArg_ParseTuple(args, "Oiw*", &emitted, &chosen, &credits))
         return NULL;
-    fast = PySequence_Fast(emitted, "emitted must be a list of tokens");
-    count = fast ? (int)PySequence_Fast_GET_SIZE(fast) : 0;
-    if (count > MAX_NODES + 1)
-        count = MAX_NODES + 1;
-    for (int i = 0; i < count; i++)
-        tokens[i] = (int32_t)PyLong_AsLong(PySequence_Fast_GET_ITEM(fast, i));
-    if (!PyErr_Occurred() && length(&credits) >= 2 * self->planner.sources)
-        planner_learn(&self->planner, tokens, count, chosen, credits.buf);
-    else if (!PyErr_Occurred())
+    count = PySequence_Size(emitted);
+    bad = count < 0 || check_numbers(&credits, 1, 4);
+    /* No path is longer than that. */
+    count = count < MAX_NODES + 1 ? count : MAX_NODES + 1;
+    for (Py_ssize_t i = 0; !bad && i < count; i++) {
+        PyObject *token = PySequence_GetItem(emitted, i);
+        bad = !token || token_of(token, &tokens[i]);
+        Py_XDECREF(token);
+    }
+    if (!bad && length(&credits) < 2 * self->planner.sources) {
         PyErr_SetString(PyExc_ValueError, "learn: credits need two numbers for each source");
-    Py_XDECREF(fast);
+        bad = 1;
+    }
+    if (!bad)
+        planner_learn(&self->planner, tokens, (int)count, chosen, credits.buf);
     PyBuffer_Release(&credits);
-    if (PyErr_Occurred())
+    if (bad)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -269,4 +297,4 @@ static PyType_Slot planner_slots[] = {
 };
 
 PyType_Spec planner_type = {"edgedec._tree._fast.Planner", sizeof(PlannerObject), 0,
-                                   Py_TPFLAGS_DEFAULT, planner_slots};
+                            Py_TPFLAGS_DEFAULT, planner_slots};

@@ -3,22 +3,13 @@
 
 #include <math.h>
 
-/* The last `room` items of a list from `start` on, as numbers; how many, or -1 with an exception. */
-static int tail(PyObject *list, Py_ssize_t start, int32_t *out, Py_ssize_t room)
+/* The last MAX_ORDER tokens of a list or fewer; how many, or -1 with an exception. */
+static int tail(PyObject *list, int32_t *out)
 {
-    Py_ssize_t size = PyList_Size(list);
-    if (size < 0)
-        return -1;
-    if (start < size - room)
-        start = size - room;
-    if (start < 0)
-        start = 0;
-    for (Py_ssize_t i = start; i < size; i++) {
-        long token = PyLong_AsLong(PyList_GET_ITEM(list, i));
-        if (token == -1 && PyErr_Occurred())
+    Py_ssize_t size = PyList_GET_SIZE(list), start = size > MAX_ORDER ? size - MAX_ORDER : 0;
+    for (Py_ssize_t i = start; i < size; i++)
+        if (token_at(list, i, &out[i - start]))
             return -1;
-        out[i - start] = (int32_t)token;
-    }
     return (int)(size - start);
 }
 
@@ -70,26 +61,26 @@ static void successors_free(SuccessorsObject *self)
     Py_DECREF(type);
 }
 
-/* softmax over the k values of a row: what lies below them is left out. */
-static void softmax(const float *values, int k, float *out)
+/* The first of the k values of a row as shares of all (what lies below them is left out); how many,
+ * or 0 where the values hold no number to go by. */
+static int softmax(const float *values, int k, float *shares)
 {
     float sum = 0;
+    int count = k < WIDTH ? k : WIDTH;
     for (int i = 0; i < k; i++)
-        sum += out[i] = expf(values[i] - values[0]);
-    for (int i = 0; i < k; i++)
-        out[i] /= sum;
+        sum += expf(values[i] - values[0]);
+    for (int i = 0; i < count; i++)
+        shares[i] = expf(values[i] - values[0]) / sum;
+    return isfinite(sum) ? count : 0;
 }
 
-static int learn_row(Successors *table, const int32_t *path, int known, const int32_t *ids,
-                     const float *values, int k, float rate)
+static void learn_row(Successors *table, const int32_t *path, int known, const int32_t *ids,
+                      const float *values, int k, float rate)
 {
-    float shares[64];
-    if (k > 64 || !isfinite(values[0]))
-        return 0;
-    softmax(values, k, shares);
-    for (int order = table->first; order <= table->last && order <= known; order++)
-        successors_mix(table, successors_key(path, order), ids, shares, k < WIDTH ? k : WIDTH, rate);
-    return 1;
+    float shares[WIDTH];
+    int count = softmax(values, k, shares);
+    for (int order = table->first; count && order <= table->last && order <= known; order++)
+        successors_mix(table, successors_key(path, order), ids, shares, count, rate);
 }
 
 static PyObject *successors_learn(SuccessorsObject *self, PyObject *args)
@@ -102,11 +93,12 @@ static PyObject *successors_learn(SuccessorsObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "O!y*y*y*y*f", &PyList_Type, &context, &v[0], &v[1], &v[2], &v[3],
                           &rate))
         return NULL;
-    known = tail(context, 0, newest, MAX_ORDER);
+    known = check_numbers(v, 4, 4) ? -1 : tail(context, newest);
     nodes = length(&v[0]);
     k = length(&v[2]) / (nodes + 1);
-    bad = length(&v[1]) != nodes || length(&v[2]) != length(&v[3]) || k < 1 || known < 1;
-    for (int row = 0; known >= 1 && !bad && row <= nodes; row++) {
+    bad = known < 1 || length(&v[1]) != nodes || length(&v[2]) != length(&v[3]) || k < 1 ||
+          length(&v[2]) % (nodes + 1) || !(rate >= 0 && rate <= 1);
+    for (int row = 0; !bad && row <= nodes; row++) {
         const int32_t *tokens = v[0].buf, *parents = v[1].buf;
         int32_t path[MAX_ORDER];
         int have = 0, at = row - 1;
@@ -118,10 +110,11 @@ static PyObject *successors_learn(SuccessorsObject *self, PyObject *args)
                   (float *)v[3].buf + row * k, k, rate);
     }
     release(v, 4);
-    if (PyErr_Occurred())
+    if (known < 0)
         return NULL;
     if (bad)
-        return PyErr_Format(PyExc_ValueError, "learn: the arrays do not fit together");
+        return PyErr_Format(PyExc_ValueError,
+                            "learn: the arrays do not fit together, or the rate is not 0 to 1");
     Py_RETURN_NONE;
 }
 
@@ -137,9 +130,8 @@ static PyObject *successors_observe(SuccessorsObject *self, PyObject *args)
     for (Py_ssize_t i = start < 1 ? 1 : start; i < size; i++) {
         int have = 0;
         for (; have <= MAX_ORDER && have <= i; have++)
-            path[MAX_ORDER - have] = (int32_t)PyLong_AsLong(PyList_GET_ITEM(list, i - have));
-        if (PyErr_Occurred())
-            return NULL;
+            if (token_at(list, i - have, &path[MAX_ORDER - have]))
+                return NULL;
         for (int order = table->first; order <= table->last && order < have; order++)
             successors_count(table, successors_key(path + MAX_ORDER - 1, order), path[MAX_ORDER]);
     }
@@ -153,27 +145,21 @@ static PyObject *successors_tree(SuccessorsObject *self, PyObject *args)
     int32_t newest[MAX_ORDER];
     unsigned long long seed, index;
     Growth how;
-    int known, room, count = -1;
+    int known, room, count = 0;
     if (!PyArg_ParseTuple(args, "O!iidKKw*w*w*w*", &PyList_Type, &context, &how.nodes, &how.depth,
                           &how.temperature, &seed, &index, &v[0], &v[1], &v[2], &v[3]))
         return NULL;
     how.seed = seed;
     how.index = index;
-    known = tail(context, 0, newest, MAX_ORDER);
-    room = length(&v[0]);
-    for (int i = 1; i < 4; i++)
-        room = length(&v[i]) < room ? length(&v[i]) : room;
+    known = check_numbers(v, 4, 4) ? -1 : tail(context, newest);
+    room = room_in(v, 4);
     if (how.nodes > room)
         how.nodes = room;
-    if (how.nodes > MAX_NODES)
-        how.nodes = MAX_NODES;
     if (known > 0 && how.depth > 0)
         count = successors_grow(&self->table, newest + known - 1, known, &how,
                                 &(Grown){v[0].buf, v[1].buf, v[3].buf, v[2].buf});
     release(v, 4);
-    if (PyErr_Occurred())
-        return NULL;
-    return PyLong_FromLong(count < 0 ? 0 : count);
+    return known < 0 ? NULL : PyLong_FromLong(count);
 }
 
 /* What a table holds, entry by entry, without the empty ones. */
@@ -211,13 +197,17 @@ static PyObject *successors_load(SuccessorsObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "y*y*y*", &v[0], &v[1], &v[2]))
         return NULL;
     count = v[0].len / 8;
-    fits = v[1].len == count * WIDTH * 4 && v[2].len == v[1].len;
+    fits = v[0].len % 8 == 0 && v[1].len == count * WIDTH * 4 && v[2].len == v[1].len;
     for (Py_ssize_t i = 0; fits && i < count; i++) {
+        /* Bytes out of a file may begin anywhere. */
         uint64_t key;
-        memcpy(&key, (char *)v[0].buf + 8 * i, 8);
+        int32_t ids[WIDTH];
+        float weights[WIDTH];
+        memcpy(&key, (char *)v[0].buf + i * (Py_ssize_t)sizeof key, sizeof key);
+        memcpy(ids, (char *)v[1].buf + i * (Py_ssize_t)sizeof ids, sizeof ids);
+        memcpy(weights, (char *)v[2].buf + i * (Py_ssize_t)sizeof weights, sizeof weights);
         if (key & 1)
-            successors_mix(&self->table, key, (int32_t *)v[1].buf + i * WIDTH,
-                           (float *)v[2].buf + i * WIDTH, WIDTH, 1);
+            successors_mix(&self->table, key, ids, weights, WIDTH, 1);
     }
     release(v, 3);
     if (!fits)
@@ -253,5 +243,5 @@ static PyType_Slot successors_slots[] = {
     {0, NULL},
 };
 
-PyType_Spec successors_type = {"edgedec._tree._fast.Successors", sizeof(SuccessorsObject),
-                                      0, Py_TPFLAGS_DEFAULT, successors_slots};
+PyType_Spec successors_type = {"edgedec._tree._fast.Successors", sizeof(SuccessorsObject), 0,
+                               Py_TPFLAGS_DEFAULT, successors_slots};

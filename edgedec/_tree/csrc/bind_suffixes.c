@@ -15,6 +15,8 @@ static PyObject *suffixes_new(PyTypeObject *type, PyObject *args, PyObject *kwar
         return NULL;
     if (limit < 2)
         return PyErr_Format(PyExc_ValueError, "a text of %d tokens repeats nothing", limit);
+    if (limit > MAX_LIMIT)
+        return PyErr_Format(PyExc_ValueError, "a text of %d tokens is too long", limit);
     self = (SuffixesObject *)type->tp_alloc(type, 0);
     if (self && !(self->text = suffixes_open(limit))) {
         Py_DECREF(self);
@@ -37,11 +39,14 @@ static PyObject *suffixes_extend(SuffixesObject *self, PyObject *args)
     Py_ssize_t start;
     if (!PyArg_ParseTuple(args, "O!n", &PyList_Type, &list, &start))
         return NULL;
+    /* As a slice would have it. */
+    if (start < 0)
+        start = start + PyList_GET_SIZE(list) > 0 ? start + PyList_GET_SIZE(list) : 0;
     for (Py_ssize_t i = start; i < PyList_GET_SIZE(list); i++) {
-        long token = PyLong_AsLong(PyList_GET_ITEM(list, i));
-        if (token == -1 && PyErr_Occurred())
+        int32_t token;
+        if (token_at(list, i, &token))
             return NULL;
-        if (suffixes_push(self->text, (int32_t)token))
+        if (suffixes_push(self->text, token))
             return PyErr_NoMemory();
     }
     Py_RETURN_NONE;
@@ -49,15 +54,15 @@ static PyObject *suffixes_extend(SuffixesObject *self, PyObject *args)
 
 static PyObject *suffixes_matches(SuffixesObject *self, PyObject *args)
 {
-    Match found[16];
+    Match found[MAX_PLACES];
     PyObject *list;
     int most, count;
     if (!PyArg_ParseTuple(args, "i", &most))
         return NULL;
-    count = suffixes_match(self->text, found, most < 16 ? most : 16);
+    count = suffixes_match(self->text, found, most);
     list = PyList_New(count);
     for (int i = 0; list && i < count; i++) {
-        PyObject *pair = Py_BuildValue("(ii)", found[i].length, found[i].end);
+        PyObject *pair = Py_BuildValue("(iL)", found[i].length, (long long)found[i].end);
         if (!pair)
             Py_CLEAR(list);
         else
@@ -70,18 +75,18 @@ static PyObject *suffixes_copied(SuffixesObject *self, PyObject *args)
 {
     Py_buffer v[4]; /* tokens, parents, score, rank */
     Copying how;
-    int room, count;
+    int room, count = 0, bad;
     if (!PyArg_ParseTuple(args, "iiiw*w*w*w*", &how.most, &how.branches, &how.shortest, &v[0],
                           &v[1], &v[2], &v[3]))
         return NULL;
-    room = length(&v[0]);
-    for (int i = 1; i < 4; i++)
-        room = length(&v[i]) < room ? length(&v[i]) : room;
+    bad = check_numbers(v, 4, 4);
+    room = bad ? 0 : room_in(v, 4);
     if (how.most > room)
         how.most = room;
-    count = suffixes_copy(self->text, &how, &(Grown){v[0].buf, v[1].buf, v[3].buf, v[2].buf});
+    if (!bad)
+        count = suffixes_copy(self->text, &how, &(Grown){v[0].buf, v[1].buf, v[3].buf, v[2].buf});
     release(v, 4);
-    return PyLong_FromLong(count);
+    return bad ? NULL : PyLong_FromLong(count);
 }
 
 static PyObject *suffixes_clear(SuffixesObject *self, PyObject *unused)
@@ -93,7 +98,7 @@ static PyObject *suffixes_clear(SuffixesObject *self, PyObject *unused)
 
 static Py_ssize_t suffixes_size(SuffixesObject *self)
 {
-    return suffixes_length(self->text);
+    return (Py_ssize_t)suffixes_length(self->text);
 }
 
 static PyMethodDef suffixes_methods[] = {
@@ -106,13 +111,10 @@ static PyMethodDef suffixes_methods[] = {
 };
 
 static PyType_Slot suffixes_slots[] = {
-    {Py_tp_doc, "Suffixes(limit=32768)"},
-    {Py_tp_new, suffixes_new},
-    {Py_tp_dealloc, suffixes_free},
-    {Py_tp_methods, suffixes_methods},
-    {Py_sq_length, suffixes_size},
-    {0, NULL},
+    {Py_tp_doc, "Suffixes(limit=32768)"}, {Py_tp_new, suffixes_new},
+    {Py_tp_dealloc, suffixes_free},       {Py_tp_methods, suffixes_methods},
+    {Py_sq_length, suffixes_size},        {0, NULL},
 };
 
 PyType_Spec suffixes_type = {"edgedec._tree._fast.Suffixes", sizeof(SuffixesObject), 0,
-                                    Py_TPFLAGS_DEFAULT, suffixes_slots};
+                             Py_TPFLAGS_DEFAULT, suffixes_slots};

@@ -1,18 +1,60 @@
 /* The hot part of drafting as a Python module: lists and buffers in, buffers out. */
 #include "binding.h"
 
+/* So few that sums and small multiples are ints as well. */
+enum { MOST_NUMBERS = 1 << 28 };
+
+int check_numbers(const Py_buffer *views, int count, int bytes)
+{
+    for (int i = 0; i < count; i++) {
+        const Py_buffer *view = &views[i];
+        int width = view->itemsize == 1 || view->itemsize == bytes;
+        if (view->len && (!width || (uintptr_t)view->buf % (uintptr_t)bytes ||
+                          view->len / bytes > MOST_NUMBERS)) {
+            PyErr_Format(PyExc_ValueError, "an array is no array of %d-bit numbers", 8 * bytes);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+int token_of(PyObject *number, int32_t *out)
+{
+    long token;
+    Py_INCREF(number);
+    token = PyLong_AsLong(number);
+    Py_DECREF(number);
+    if (token == -1 && PyErr_Occurred())
+        return -1;
+    *out = (int32_t)token;
+    if (*out == token)
+        return 0;
+    PyErr_Format(PyExc_OverflowError, "%ld is no token", token);
+    return -1;
+}
+
+int token_at(PyObject *list, Py_ssize_t place, int32_t *out)
+{
+    if (place < PyList_GET_SIZE(list))
+        return token_of(PyList_GET_ITEM(list, place), out);
+    PyErr_SetString(PyExc_ValueError, "a list became shorter while it was read");
+    return -1;
+}
+
 static PyObject *draw(PyObject *module, PyObject *args)
 {
     Py_buffer logits;
     double temperature;
     unsigned long long seed, index;
-    int token;
+    int token = -1, bad;
     (void)module;
     if (!PyArg_ParseTuple(args, "y*dKK", &logits, &temperature, &seed, &index))
         return NULL;
-    token = noise_draw(logits.buf, length(&logits), temperature, seed, index);
+    bad = check_numbers(&logits, 1, 4);
+    if (!bad)
+        token = noise_draw(logits.buf, length(&logits), temperature, seed, index);
     PyBuffer_Release(&logits);
-    return PyLong_FromLong(token);
+    return bad ? NULL : PyLong_FromLong(token);
 }
 
 static PyObject *follow(PyObject *module, PyObject *args)
@@ -25,15 +67,23 @@ static PyObject *follow(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "y*y*y*i", &v[0], &v[1], &v[2], &root))
         return NULL;
     nodes = length(&v[0]);
-    if (length(&v[1]) == nodes && root >= 0 && length(&v[2]) > root + nodes && nodes <= MAX_NODES) {
+    if (check_numbers(v, 3, 4)) {
+        /* `found` is still NULL. */
+    } else if (length(&v[1]) == nodes && nodes <= MAX_NODES && root >= 0 &&
+               root < length(&v[2]) - nodes) {
         const int32_t *tokens = v[0].buf, *parents = v[1].buf, *best = v[2].buf;
         /* Parents stand before their children, so one look at each node is enough. */
         for (int i = 0; i < nodes; i++)
             if (parents[i] == node && tokens[i] == best[root + 1 + node])
                 path[count++] = node = i;
         found = PyTuple_New(count);
-        for (int i = 0; found && i < count; i++)
-            PyTuple_SET_ITEM(found, i, PyLong_FromLong(path[i]));
+        for (int i = 0; found && i < count; i++) {
+            PyObject *place = PyLong_FromLong(path[i]);
+            if (!place)
+                Py_CLEAR(found);
+            else
+                PyTuple_SET_ITEM(found, i, place);
+        }
     } else {
         PyErr_SetString(PyExc_ValueError, "follow: tokens, parents and best do not fit together");
     }

@@ -33,8 +33,9 @@ double noise(uint64_t key, int32_t token)
 }
 
 /* Loops over the vocabulary are compiled for several instruction sets: the same integers and the
- * same IEEE arithmetic on each. */
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+ * same IEEE arithmetic on each. (The loader chooses before the thread sanitizer is there.) */
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && \
+    !defined(__SANITIZE_THREAD__)
 #define WIDE __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define WIDE
@@ -67,13 +68,13 @@ WIDE static float peak_of(const float *logits, int vocab, int *bad)
     return peak;
 }
 
-/* What a block of tokens draws, and which of them may come above `most`. Noise exceeds a need
- * only if 1 - u < exp(-need), since -log(u) >= 1 - u; the exponential is bounded from above by a
- * power of two, so that hardly any token needs a logarithm. */
-WIDE static int64_t may_exceed(const float *x, int count, uint64_t start, double most,
+/* What a block of tokens draws, and which of them may come above `base` + `lead` (two numbers,
+ * since the sum may be too large for single precision to tell it from its neighbours). Noise
+ * exceeds a need only if 1 - u < exp(-need), since -log(u) >= 1 - u; the exponential is bounded
+ * from above by a power of two, so that hardly any token needs a logarithm. */
+WIDE static int64_t may_exceed(const float *x, int count, uint64_t start, float base, float lead,
                                uint64_t *drawn, int64_t *may)
 {
-    float top = (float)most;
     int32_t shift[BLOCK];
     int64_t any = 0;
     for (int j = 0; j < count; j++) {
@@ -84,7 +85,7 @@ WIDE static int64_t may_exceed(const float *x, int count, uint64_t start, double
     }
     for (int j = 0; j < count; j++) {
         /* A little less than is needed: what single precision rounds away. */
-        float need = (top - x[j]) * 1.442695f - 1e-3f;
+        float need = (lead + (base - x[j])) * 1.442695f - 1e-3f;
         need = need < 54 ? need : 54;
         need = need > 0 ? need : 0;
         shift[j] = (int32_t)need;
@@ -109,18 +110,19 @@ int noise_draw(const float *logits, int vocab, double temperature, uint64_t seed
     int64_t may[BLOCK];
     float divisor = (float)fmax(temperature, 1e-30), x[BLOCK];
     int bad, best = 0, scaled = temperature != 1;
-    float peak = peak_of(logits, vocab, &bad);
+    float peak = peak_of(logits, vocab, &bad), base = scaled ? 0 : peak;
     double most;
     if (bad || !isfinite(peak))
         return -1;
     /* The likeliest token first: its sum rules most others out at once. */
     while (logits[best] != peak)
         best++;
-    most = noise(key, best) + (scaled ? 0.0f : peak);
+    most = noise(key, best) + base;
     for (int i = 0; i < vocab; i += BLOCK) {
         int count = vocab - i < BLOCK ? vocab - i : BLOCK;
         scale(logits + i, count, peak, divisor, scaled, x);
-        if (!may_exceed(x, count, key + ((uint64_t)i + 1) * GAMMA, most, drawn, may))
+        if (!may_exceed(x, count, key + ((uint64_t)i + 1) * GAMMA, base, (float)(most - base),
+                        drawn, may))
             continue;
         for (int j = 0; j < count; j++) {
             double sum = may[j] && isfinite(x[j]) ? noise_of(drawn[j]) + x[j] : -INFINITY;

@@ -6,7 +6,8 @@
 #include <string.h>
 
 /* Each estimate is the prior of a finer one, and counts as so many checks: how right a set of
- * drafters is on the whole, for one score, and for one kind of node. Beyond LATEST the older half is forgotten. */
+ * drafters is on the whole, for one score, and for one kind of node. Beyond LATEST the older half
+ * is forgotten. */
 static const float PRIOR = 6, LATEST = 200;
 static const float LOWEST = 0.005f, HIGHEST = 0.985f;
 /* The rate is that of the last 1 / (1 - MEMORY) turns, about. */
@@ -14,8 +15,7 @@ static const double MEMORY = 0.97;
 
 static int bucket(float score)
 {
-    static const float edges[SCORES - 1] = {0.04f, 0.1f, 0.2f, 0.35f, 0.55f, 0.75f, 0.9f,
-                                            0.96f};
+    static const float edges[SCORES - 1] = {0.04f, 0.1f, 0.2f, 0.35f, 0.55f, 0.75f, 0.9f, 0.96f};
     int i = 0;
     while (i < SCORES - 1 && score >= edges[i])
         i++;
@@ -31,7 +31,7 @@ static int cell(const Node *node)
     return (((int)node->mask * DEPTHS + depth) * RANKS + rank) * SCORES + bucket(node->score);
 }
 
-/* --- merging ----------------------------------------------------------------------------------- */
+/* --- merging ---------------------------------------------------------------------------------- */
 
 static int child(Planner *self, int parent, int32_t token, int depth)
 {
@@ -42,8 +42,8 @@ static int child(Planner *self, int parent, int32_t token, int depth)
     if (self->count == MAX_NODES)
         return 0;
     *link = ++self->count;
-    self->nodes[*link] = (Node){.token = token, .parent = parent, .depth = depth,
-                                .rank = 1 << 20, .source = -1};
+    self->nodes[*link] =
+        (Node){.token = token, .parent = parent, .depth = depth, .rank = 1 << 20, .source = -1};
     return *link;
 }
 
@@ -61,27 +61,37 @@ static void join(Node *node, int source, const Proposal *given, int index)
 static void add_riders(Node *node, int source, const Proposal *given, int entry)
 {
     if (given->riders && given->riders[entry] > node->riders) {
-        node->riders = given->riders[entry] < given->gain_count ? given->riders[entry]
-                                                                : given->gain_count;
+        node->riders =
+            given->riders[entry] < given->gain_count ? given->riders[entry] : given->gain_count;
         node->source = source;
         node->origin = entry;
     }
 }
 
+/* Whether parents stand before their children, and all are tokens. */
+static int is_tree(const Proposal *given, int vocab)
+{
+    for (int i = 0; i < given->count; i++)
+        if (given->tokens[i] < 0 || given->tokens[i] >= vocab || given->parents[i] < -1 ||
+            given->parents[i] >= i)
+            return 0;
+    return 1;
+}
+
 int planner_merge(Planner *self, const Proposal *given, const Limits *limits)
 {
-    int32_t map[MAX_NODES + 1];
-    self->count = self->kept = 0;
+    int32_t map[MAX_NODES];
+    for (int s = 0; s < self->sources; s++)
+        if (!is_tree(&given[s], limits->vocab))
+            return 1 + s;
+    self->count = self->ordered = self->kept = 0;
     self->nodes[0] = (Node){.token = -1, .parent = -1, .p = 1, .path = 1, .source = -1};
     for (int s = 0; s < self->sources; s++) {
         const Proposal *p = &given[s];
         if (p->count || p->riders)
             add_riders(&self->nodes[0], s, p, 0);
         for (int i = 0; i < p->count && i < MAX_NODES; i++) {
-            int parent = p->parents[i], above;
-            if (p->tokens[i] < 0 || p->tokens[i] >= limits->vocab || parent < -1 || parent >= i)
-                return 1 + s;
-            above = parent < 0 ? 0 : map[parent];
+            int parent = p->parents[i], above = parent < 0 ? 0 : map[parent];
             map[i] = -1;
             if (above < 0 || self->nodes[above].depth >= limits->depth)
                 continue;
@@ -97,7 +107,7 @@ int planner_merge(Planner *self, const Proposal *given, const Limits *limits)
     return 0;
 }
 
-/* --- probabilities ----------------------------------------------------------------------------- */
+/* --- probabilities ---------------------------------------------------------------------------- */
 
 static void calibrate(Planner *self)
 {
@@ -129,19 +139,23 @@ static void spread(Planner *self)
     }
 }
 
-/* --- what pays --------------------------------------------------------------------------------- */
+/* --- what pays -------------------------------------------------------------------------------- */
 
 typedef struct {
     double key, value; /* what it is ordered by, what it brings */
     int node, rider;   /* rider: 0 for the node itself, j for its j-th rider */
 } Item;
 
-static void sort_in(Item *items, int *count, Item x)
+/* Where there is no room the unworthiest falls out. */
+static void sort_in(Item *items, int *count, int room, Item x)
 {
-    int at = (*count)++;
+    int at = *count;
+    if (at == room && (!room || !(items[--at].key < x.key)))
+        return;
     for (; at && items[at - 1].key < x.key; at--)
         items[at] = items[at - 1];
     items[at] = x;
+    *count += *count < room;
 }
 
 static int listed(Planner *self, const Proposal *given, Item *items, int room)
@@ -150,13 +164,13 @@ static int listed(Planner *self, const Proposal *given, Item *items, int room)
     for (int i = 0; i <= self->count; i++) {
         const Node *node = &self->nodes[i];
         double key = node->path;
-        if (i && count < room)
-            sort_in(items, &count, (Item){key, node->path, i, 0});
-        for (int j = 0; j < node->riders && count < room; j++) {
+        if (i)
+            sort_in(items, &count, room, (Item){key, node->path, i, 0});
+        for (int j = 0; j < node->riders; j++) {
             double value = node->left * given[node->source].gains[j];
             /* Never before what it hangs below. */
             key = fmin(key, value);
-            sort_in(items, &count, (Item){key, value, i, j + 1});
+            sort_in(items, &count, room, (Item){key, value, i, j + 1});
         }
     }
     return count;
@@ -164,16 +178,15 @@ static int listed(Planner *self, const Proposal *given, Item *items, int room)
 
 int planner_choose(Planner *self, const Proposal *given, const Limits *limits)
 {
-    static _Thread_local Item items[4 * MAX_NODES];
+    static _Thread_local Item items[MAX_ITEMS];
     double rate = self->rate_tokens / self->rate_seconds, value = 0, best;
     int count, nodes = 0, taken = 0, most = limits->times_count - 1;
+    int room = limits->budget < MAX_ITEMS ? limits->budget : MAX_ITEMS;
+    if (room > most - limits->pending)
+        room = most - limits->pending;
     calibrate(self);
     spread(self);
-    count = listed(self, given, items, 4 * MAX_NODES);
-    if (count > limits->budget)
-        count = limits->budget;
-    if (count > most - limits->pending)
-        count = most > limits->pending ? most - limits->pending : 0;
+    count = listed(self, given, items, room > 0 ? room : 0);
     best = -rate * limits->times[limits->pending < most ? limits->pending : most];
     self->kept = 0;
     self->value = 0;
@@ -200,10 +213,11 @@ int planner_choose(Planner *self, const Proposal *given, const Limits *limits)
         self->order[nodes++] = items[k].node;
         self->kept += k < taken;
     }
+    self->ordered = nodes;
     return nodes;
 }
 
-/* --- learning ---------------------------------------------------------------------------------- */
+/* --- learning --------------------------------------------------------------------------------- */
 
 static void count_into(float *trials, float *hits, float weight, int right)
 {
@@ -238,7 +252,7 @@ void planner_learn(Planner *self, const int32_t *emitted, int count, int chosen,
     int at = 0;
     for (int i = 0; i < 2 * self->sources; i++)
         credits[i] = 0;
-    for (int i = 0; i < chosen && i < self->count; i++)
+    for (int i = 0; i < chosen && i < self->ordered; i++)
         share(self, &self->nodes[self->order[i]], credits + self->sources);
     for (int depth = 0; depth < count && at >= 0; depth++) {
         int right = -1;

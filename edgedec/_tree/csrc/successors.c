@@ -10,6 +10,9 @@ static const float TRUST[MAX_ORDER] = {0.6f, 0.8f, 0.9f};
 /* Where noise is known, the guess of a rough distribution is made a little less sure of itself. */
 static const double SHARPNESS = 0.7;
 
+/* Heavier than any share or count. What a damaged table may hold besides, sums must stay finite. */
+static const float HEAVIEST = 1e30f;
+
 uint64_t successors_key(const int32_t *newest, int order)
 {
     uint64_t key = (uint64_t)order;
@@ -52,10 +55,13 @@ static int entry(Successors *self, uint64_t key)
     return found;
 }
 
-/* Add to a token's weight; the smallest makes room for a token that is not there. */
+/* Add to a token's weight; the smallest makes room for a token that is not there. -1 means that
+ * there is nothing, so a number below 0 cannot be a token. */
 static void add(int32_t *ids, float *weights, int32_t token, float weight)
 {
     int at = 0;
+    if (token < 0)
+        return;
     while (at < WIDTH - 1 && ids[at] >= 0 && ids[at] != token)
         at++;
     if (ids[at] != token) {
@@ -81,7 +87,7 @@ void successors_mix(Successors *self, uint64_t key, const int32_t *ids, const fl
     for (int i = 0; i < WIDTH; i++)
         self->weights[at + i] *= kept;
     for (int i = 0; i < count; i++)
-        if (shares[i] > 0)
+        if (shares[i] > 0 && shares[i] < HEAVIEST)
             add(self->ids + at, self->weights + at, ids[i], fresh * shares[i]);
 }
 
@@ -150,17 +156,17 @@ static int shares(const Successors *self, int at, double noise_temperature, uint
 {
     const int32_t *ids = self->ids + at * WIDTH;
     const float *weights = self->weights + at * WIDTH;
-    double sum = 0, peak = -INFINITY;
+    double sum = 0, peak = -INFINITY, divisor = fmax(noise_temperature, 1e-30);
     int count = 0;
     for (; count < WIDTH && ids[count] >= 0 && weights[count] > 0; count++)
         sum += weights[count];
-    if (noise_temperature <= 0) {
+    if (!(noise_temperature > 0)) {
         for (int i = 0; i < count; i++)
             out[i] = weights[i] / (sum + fmin(fmax(sum - 1, 0), 0.5));
         return count;
     }
     for (int i = 0; i < count; i++) {
-        out[i] = SHARPNESS * (log(weights[i] / sum) / noise_temperature + noise(key, ids[i]));
+        out[i] = SHARPNESS * (log(weights[i] / sum) / divisor + noise(key, ids[i]));
         peak = out[i] > peak ? out[i] : peak;
     }
     sum = 0;
@@ -185,7 +191,8 @@ static void expand(const Successors *self, const int32_t *newest, int known, Can
         float score = (float)share[i] * TRUST[order - 1];
         for (int j = 0; j < count; j++)
             rank += share[j] > share[i] || (share[j] == share[i] && j < i);
-        push(heap, (Candidate){node.path * score, 0, self->ids[at * WIDTH + i], index, rank, score});
+        push(heap,
+             (Candidate){node.path * score, 0, self->ids[at * WIDTH + i], index, rank, score});
     }
 }
 
@@ -193,18 +200,19 @@ int successors_grow(const Successors *self, const int32_t *newest, int known, co
                     const Grown *out)
 {
     static _Thread_local Heap heap;
-    int32_t depths[MAX_NODES];
-    int count = 0;
+    /* Of its own: arrays that the caller mixes up must not lead anywhere. */
+    int32_t depths[MAX_NODES], tokens[MAX_NODES], parents[MAX_NODES];
+    int count = 0, nodes = how->nodes < MAX_NODES ? how->nodes : MAX_NODES;
     heap.count = heap.pushed = 0;
-    expand(self, newest, known, (Candidate){.path = 1}, -1,
-           noise_key(how->seed, how->index), how, &heap);
-    while (heap.count && count < how->nodes) {
+    expand(self, newest, known, (Candidate){.path = 1}, -1, noise_key(how->seed, how->index), how,
+           &heap);
+    while (heap.count && count < nodes) {
         Candidate node = pop(&heap);
-        int32_t path[2 * MAX_ORDER];
+        int32_t path[MAX_ORDER];
         int length = 0, at = count;
         int depth = node.parent < 0 ? 1 : depths[node.parent] + 1;
-        out->tokens[count] = node.token;
-        out->parents[count] = node.parent;
+        out->tokens[count] = tokens[count] = node.token;
+        out->parents[count] = parents[count] = node.parent;
         out->rank[count] = node.rank;
         out->score[count] = node.score;
         depths[count++] = depth;
@@ -213,8 +221,8 @@ int successors_grow(const Successors *self, const int32_t *newest, int known, co
         /* The context of the node: its ancestors, then the text, newest last. */
         for (int i = 0; i < MAX_ORDER; i++) {
             if (at >= 0) {
-                path[MAX_ORDER - 1 - i] = out->tokens[at];
-                at = out->parents[at];
+                path[MAX_ORDER - 1 - i] = tokens[at];
+                at = parents[at];
                 length++;
             } else if (i - depth < known) {
                 path[MAX_ORDER - 1 - i] = newest[-(i - depth)];

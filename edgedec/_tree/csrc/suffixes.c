@@ -19,18 +19,18 @@ typedef struct {
 } Edge;
 
 struct Suffixes {
-    int limit;             /* tokens */
-    int count;             /* tokens held */
-    int dropped;           /* tokens that were forgotten before these */
-    int states, edges;     /* in use */
+    int limit;         /* tokens */
+    int count;         /* tokens held */
+    int64_t dropped;   /* tokens that were forgotten before these */
+    int states, edges; /* in use */
     int state_room, edge_room, table_size;
-    int last;              /* the state of the whole text */
-    int at, matched;       /* the match: a state, and how many tokens of it */
+    int last;               /* the state of the whole text */
+    int at, matched;        /* the match: a state, and how many tokens of it */
     int source, told, lost; /* the passage being copied: see suffixes_copy */
     int32_t *tokens;
     State *state;
     Edge *edge;
-    int32_t *table;        /* hash of (state, token): an edge + 1 */
+    int32_t *table; /* hash of (state, token): an edge + 1 */
 };
 
 static uint32_t place(const Suffixes *self, int32_t from, int32_t token)
@@ -145,7 +145,7 @@ void suffixes_close(Suffixes *self)
     free(self);
 }
 
-int suffixes_length(const Suffixes *self)
+int64_t suffixes_length(const Suffixes *self)
 {
     return self->dropped + self->count;
 }
@@ -227,7 +227,8 @@ static void note_end(Suffixes *self)
 /* Begin anew with the later half of a text that has become too long. */
 static int forget_half(Suffixes *self)
 {
-    int half = self->limit / 2, dropped = self->dropped + self->count - half;
+    int half = self->limit / 2;
+    int64_t dropped = self->dropped + self->count - half;
     int32_t *kept = malloc((size_t)half * sizeof *kept);
     if (!kept)
         return -1;
@@ -264,6 +265,11 @@ int suffixes_push(Suffixes *self, int32_t token)
     return 0;
 }
 
+static int least(int a, int b)
+{
+    return a < b ? a : b;
+}
+
 static int seen(const Suffixes *self, const Match *found, int count, int end)
 {
     for (int i = 0; i < count; i++)
@@ -272,9 +278,11 @@ static int seen(const Suffixes *self, const Match *found, int count, int end)
     return 0;
 }
 
-int suffixes_match(const Suffixes *self, Match *found, int most)
+/* Places in what is held of the text. */
+static int places_of(const Suffixes *self, Match *found, int most)
 {
     int count = 0, at = self->at, length = self->matched;
+    most = least(most, MAX_PLACES);
     for (int steps = 0; at > 0 && count < most && steps < CLIMB; steps++) {
         const State *state = &self->state[at];
         int ends[2] = {state->last_end, state->first_end};
@@ -284,12 +292,18 @@ int suffixes_match(const Suffixes *self, Match *found, int most)
         at = state->link;
         length = self->state[at].length;
     }
+    return count;
+}
+
+int suffixes_match(const Suffixes *self, Match *found, int most)
+{
+    int count = places_of(self, found, most);
     for (int i = 0; i < count; i++)
         found[i].end += self->dropped;
     return count;
 }
 
-/* --- copying ----------------------------------------------------------------------------------- */
+/* --- copying ---------------------------------------------------------------------------------- */
 
 /* After a change: how far behind the last copied token it may go on, and how likely that is. */
 static const struct {
@@ -297,8 +311,10 @@ static const struct {
     float sure;
 } GONE_ON[] = {{1, 0.5f}, {0, 0.25f}, {2, 0.12f}};
 
-enum { PATIENCE = 4, /* tokens after which a lost place is given up */
-       FIRM = 3 /* a match of so many tokens is a passage being copied */ };
+enum {
+    PATIENCE = 4, /* tokens after which a lost place is given up */
+    FIRM = 3      /* a match of so many tokens is a passage being copied */
+};
 
 /* How sure a copy is d tokens on after a match of n tokens: a start, calibrated by the planner. */
 static float sure(int n, int d)
@@ -320,11 +336,6 @@ static int chain(const Suffixes *self, int start, int rank, int room, const floa
     return count;
 }
 
-static int least(int a, int b)
-{
-    return a < b ? a : b;
-}
-
 /* How much of the passage that was proposed came true; the pointer stands behind it. */
 static void advance(Suffixes *self)
 {
@@ -337,15 +348,14 @@ static void advance(Suffixes *self)
 
 int suffixes_copy(Suffixes *self, const Copying *how, const Grown *out)
 {
-    Match found[16];
-    int places = suffixes_match(self, found, how->branches < 16 ? how->branches : 16);
+    Match found[MAX_PLACES];
+    int places = places_of(self, found, how->branches);
     int count = 0, rank = 0, firm = places && found[0].length >= FIRM, behind, side, room;
-    for (int i = 0; i < places; i++)
-        found[i].end -= self->dropped;
+    int most = how->most > 0 ? how->most : 0;
     while (places && found[places - 1].length < how->shortest)
         places--;
     if (firm) {
-        self->source = found[0].end + 1;
+        self->source = (int)found[0].end + 1;
         self->lost = 0;
     } else if (self->source >= 0) {
         if (!self->lost)
@@ -355,13 +365,15 @@ int suffixes_copy(Suffixes *self, const Copying *how, const Grown *out)
     }
     behind = !firm && self->source >= 0 ? 3 : 0;
     /* The first chain is the long one; each of the others gets a sixth. */
-    side = how->most / 6 > 1 ? how->most / 6 : 1;
-    room = how->most - side * (places + behind - 1);
+    side = most / 6 > 1 ? most / 6 : 1;
+    room = most - side * (places + behind - 1);
+    /* Where there are more chains than nodes the last ones get nothing, never the first. */
+    room = room > side ? room : side;
     for (; rank < places; rank++, room = side)
-        count = chain(self, found[rank].end + 1, rank, least(room, how->most - count), NULL,
+        count = chain(self, (int)found[rank].end + 1, rank, least(room, most - count), NULL,
                       found[rank].length, out, count);
     for (int i = 0; i < behind; i++, rank++, room = side)
-        count = chain(self, self->source + GONE_ON[i].step, rank, least(room, how->most - count),
+        count = chain(self, self->source + GONE_ON[i].step, rank, least(room, most - count),
                       &GONE_ON[i].sure, 4, out, count);
     self->told = self->count;
     return count;

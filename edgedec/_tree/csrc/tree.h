@@ -9,35 +9,41 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* --- noise.c: the Gumbel draw (edgedec/gumbel.py has the definition) --------------------------- */
+/* --- noise.c: the Gumbel draw (edgedec/gumbel.py has the definition) -------------------------- */
 
 uint64_t noise_key(uint64_t seed, uint64_t index);
 double noise(uint64_t key, int32_t token);
 /* argmax of scaled logits + noise; -1 if the logits hold no number to choose by. */
 int noise_draw(const float *logits, int vocab, double temperature, uint64_t seed, uint64_t index);
 
-/* A tree to write: [room] of each. */
+/* A tree to write: [nodes asked for] of each. */
 typedef struct {
     int32_t *tokens, *parents, *rank;
     float *score;
 } Grown;
 
-/* --- suffixes.c: a suffix automaton that grows with a text ------------------------------------- */
+/* --- suffixes.c: a suffix automaton that grows with a text ------------------------------------ */
 
 typedef struct Suffixes Suffixes;
 
+/* Of a text so long, states and edges can still be counted; matches that are looked for. */
+enum { MAX_LIMIT = 1 << 27, MAX_PLACES = 16 };
+
+/* `limit`: 2 to MAX_LIMIT tokens. NULL when memory is short. */
 Suffixes *suffixes_open(int limit);
 void suffixes_close(Suffixes *self);
 void suffixes_reset(Suffixes *self);
-int suffixes_length(const Suffixes *self);
+int64_t suffixes_length(const Suffixes *self);
 /* 0, or -1 when memory is short (the text is then forgotten). */
 int suffixes_push(Suffixes *self, int32_t token);
 
 typedef struct {
-    int length, end;
+    int length;
+    int64_t end;
 } Match;
 
-/* Up to `most` earlier places that the text's end repeats, each followed by another token. */
+/* Up to `most` earlier places that the text's end repeats, each followed by another token; never
+ * more than MAX_PLACES. */
 int suffixes_match(const Suffixes *self, Match *found, int most);
 
 typedef struct {
@@ -48,7 +54,7 @@ typedef struct {
  * copied, from behind the change. Returns the number of nodes, at most `how->most`. */
 int suffixes_copy(Suffixes *self, const Copying *how, const Grown *out);
 
-/* --- successors.c: what followed a context, by its last one, two, ... tokens -------------------- */
+/* --- successors.c: what followed a context, by its last one, two, ... tokens ------------------ */
 
 enum { WIDTH = 8, WAYS = 4, MAX_ORDER = 3 };
 
@@ -68,16 +74,21 @@ typedef struct {
     uint64_t seed, index;
 } Growth;
 
+/* Of the `order` tokens that end with `newest`. */
 uint64_t successors_key(const int32_t *newest, int order);
+/* Mix in the shares of some tokens; a rate of 1 overwrites. No share of a token below 0 is taken,
+ * and none that is no number above 0, so that all weights stay finite. */
 void successors_mix(Successors *self, uint64_t key, const int32_t *ids, const float *shares,
                     int count, float rate);
 void successors_count(Successors *self, uint64_t key, int32_t token);
+/* At most `nodes` and MAX_NODES nodes below the last of `known` tokens, 1 or more. */
 int successors_grow(const Successors *self, const int32_t *newest, int known, const Growth *how,
                     const Grown *out);
 
-/* --- planner.c: merging, calibration, the tree that pays --------------------------------------- */
+/* --- planner.c: merging, calibration, the tree that pays -------------------------------------- */
 
 enum { MAX_NODES = 512, MAX_SOURCES = 8, DEPTHS = 6, RANKS = 4, SCORES = 9 };
+enum { MAX_ITEMS = 4 * MAX_NODES }; /* nodes and riders, of which the tree that pays is chosen */
 #define CELLS ((1 << MAX_SOURCES) * DEPTHS * RANKS * SCORES)
 
 typedef struct {
@@ -97,7 +108,7 @@ typedef struct {
 } Node;
 
 typedef struct {
-    int sources, count, kept;
+    int sources, count, ordered, kept; /* nodes below the root, those in `order`, those that pay */
     double rate_tokens, rate_seconds, value;
     float *hits, *trials; /* [CELLS] */
     /* Of each set of drafters: sums of scores and of what was right, and the same by score. */
@@ -113,7 +124,7 @@ typedef struct {
     int times_count;
 } Limits;
 
-/* 0; or 1 + the number of the proposal that is no tree of tokens. */
+/* 0; or 1 + the number of the proposal that is no tree of tokens: then nothing has changed. */
 int planner_merge(Planner *self, const Proposal *given, const Limits *limits);
 /* How many nodes of `order` pay; riders are chosen with them. */
 int planner_choose(Planner *self, const Proposal *given, const Limits *limits);
