@@ -67,10 +67,14 @@ static int softmax(const float *values, int k, float *shares)
 {
     float sum = 0;
     int count = k < WIDTH ? k : WIDTH;
-    for (int i = 0; i < k; i++)
-        sum += expf(values[i] - values[0]);
+    for (int i = 0; i < k; i++) {
+        float share = expf(values[i] - values[0]);
+        sum += share;
+        if (i < count)
+            shares[i] = share;
+    }
     for (int i = 0; i < count; i++)
-        shares[i] = expf(values[i] - values[0]) / sum;
+        shares[i] /= sum;
     return isfinite(sum) ? count : 0;
 }
 
