@@ -194,7 +194,7 @@ class Planner:
         if self._peeking or self._pace.on_trial:
             # What looks best among much that was hardly checked yet is seldom as good as it looks.
             tokens, step = self._expected
-            if not self._pace.worth(1 + (tokens - 1) * CAUTION, step, self._step(1)):
+            if not self._pace.worth(1 + (tokens - 1) * CAUTION, step, self._clockwork.plain):
                 return _EMPTY
             if self._peeking:
                 self._pace.wake()
@@ -232,7 +232,7 @@ class Planner:
         if self._policy is None and self._pending == 1:
             # What was to be expected says more than what came: it varies less.
             tokens, taken = self._expected if self._merged else (len(outcome.emitted), step)
-            self._pace.learn(tokens, taken, self._step(1))
+            self._pace.learn(tokens, taken, self._clockwork.plain)
 
     def _tell(self, outcome: Outcome, rows: int, topk_seconds: float) -> None:
         """Every drafter that was asked learns, and is judged by what it brought."""
@@ -269,7 +269,7 @@ class Planner:
         # The first turn after a prompt reads the whole of it: no measure of the others.
         if self._pending > 1:
             return
-        self._clockwork.add(rows, step)
+        self._clockwork.add(rows, step, not self.asked and not self._peeking)
         if not self._peeking:
             (self._pace.drafted if self.asked else self._pace.plain).add(host)
 

@@ -9,7 +9,7 @@ from edgedec import draft
 from edgedec.contracts import Context, Draft, Outcome
 from edgedec.costs import Costs
 from edgedec.errors import UsageError
-from edgedec.pace import WIDEST
+from edgedec.pace import WIDEST, Clockwork
 from edgedec.plan import Planner
 from edgedec.strategies.plain import Silent
 
@@ -185,3 +185,17 @@ def test_times_follow_what_steps_really_take() -> None:
             planner.spent(rows, slow * float(STEP.step(0, 64)[rows]), 1e-5)
             checked.append(rows > 1)
         assert abs(np.mean(checked[-100:]) - expected) < 0.3
+
+
+def test_a_plain_step_among_plain_ones_has_a_time_of_its_own() -> None:
+    clockwork = Clockwork(STEP)
+    for turn in range(400):
+        drafted, rows = turn % 8 < 4, 1 + 7 * (turn % 2)
+        if drafted:
+            clockwork.add(rows, 1e-3 if rows == 1 else 1.6e-3, plain=False)
+        else:
+            clockwork.add(1, 1e-3 if turn % 8 == 4 else 0.6e-3, plain=True)
+    clockwork.follow(0)
+    assert clockwork.plain == pytest.approx(0.6e-3, rel=0.01)
+    assert 0.6e-3 < clockwork.times[1] < 1e-3
+    assert clockwork.times[8] == pytest.approx(1.6e-3, rel=0.01)
