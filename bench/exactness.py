@@ -82,24 +82,26 @@ def compare(
             pairs = enumerate(zip(got.tokens, expected.tokens, strict=False))
             shorter = min(got.new_tokens, expected.new_tokens)
             place = next((i for i, (a, b) in pairs if a != b), shorter)
-            gap = margin(plain, task, found.temperature, place)
+            # Where plain decoding ended, nothing is told of the choice but by the one that went on.
+            asked = plain if expected.new_tokens > place else drafted
+            gap = margin(asked, task, found.temperature, place)
             found.widest = max(found.widest, gap)
             found.near_ties += gap < limit
             found.different += gap >= limit
     found.tokens_per_pass = round(found.tokens / max(1, passes), 3)
 
 
-def margin(plain: Model, task: Task, temperature: float, place: int) -> float:
-    """By how much plain decoding preferred its token number `place` to the next best one."""
+def margin(model: Model, task: Task, temperature: float, place: int) -> float:
+    """By how much a model preferred its token number `place` to the next best one."""
     prompt = task.prompt
-    plain.reset()
+    model.reset()
     text = [{"role": "user", "content": prompt.turns[0]}] if prompt.chat else prompt.turns[0]
-    known = plain.generate(
+    known = model.generate(
         text,
         max_new_tokens=place + 1,
         temperature=temperature,
         seed=task.seed,
-        logprobs=plain._architecture.vocab,
+        logprobs=model._architecture.vocab,
     )
     if known.logprobs is None or len(known.logprobs) <= place:
         return float("inf")

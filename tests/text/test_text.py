@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
@@ -90,12 +90,16 @@ def test_byte_fallback_decodes_as_the_library_but_for_broken_bytes(
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(ids=IDS)
+@example(ids=[171, 96])
 def test_streamed_pieces_are_the_whole_text(
     texts: dict[str, Text], kind: str, ids: list[int]
 ) -> None:
     whole, streamed = texts[kind].decode(ids), "".join(pieces(texts[kind], ids))
-    # Only a character that is not complete at the very end may be missing.
-    assert streamed in (whole, whole.removesuffix("\ufffd"))
+    # Only a character that is not complete at the very end may be missing. The start of a surrogate
+    # (ed a0) waits for its third byte and is two broken characters if none comes.
+    rest = whole.removeprefix(streamed)
+    assert streamed + rest == whole
+    assert rest in ("", "\ufffd", "\ufffd\ufffd")
 
 
 @pytest.mark.parametrize("kind", BYTES)
