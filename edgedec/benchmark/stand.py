@@ -81,8 +81,10 @@ class Stand:
 
 
 def where(bundle: Bundle, place: Place, wanted: Sequence[str]) -> list[str]:
-    """The runtimes to measure: those wanted, or all that can run the bundle on the device; the
-    preferred one alone where keys and values are to be of a type that others may not have.
+    """The runtimes to measure: those wanted, or all that can run the bundle on the device.
+
+    The preferred one alone where keys and values are to be of a type that others may not have, and
+    in a replay, whose steps take so long that a second runtime would be minutes of waiting.
 
     Raises:
         DeviceError: the device is not there; the message says what to install.
@@ -92,7 +94,7 @@ def where(bundle: Bundle, place: Place, wanted: Sequence[str]) -> list[str]:
     if wanted:
         return [devices.choose(forms, device, name)[0].runtime for name in dict.fromkeys(wanted)]
     best, _ = devices.choose(forms, device, None)
-    if place.kv_type is not None:
+    if place.kv_type is not None or place.replay is not None:
         return [best.runtime]
     found = []
     for name, module in devices.runtimes().items():

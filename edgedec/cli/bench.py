@@ -26,7 +26,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     "runtimes",
     multiple=True,
     metavar="NAME",
-    help="What runs it; repeatable. Default: all that can.",
+    help="What runs it; repeatable. Default: all that can; of a replay, the device's best.",
 )
 @click.option(
     "--strategy",
@@ -100,8 +100,8 @@ def command(as_json: bool, **given: Any) -> None:
 
     Plain and drafted runs take turns, so that a machine that drifts slows both alike. Every pair
     of runs has prompts of its own and begins with drafters that remember no text but the bundle's
-    hot start, if it has one. Takes one to three minutes on a machine that does nothing else. Ctrl-C
-    prints the rows that are done.
+    hot start, if it has one. Takes about a minute on a machine that does nothing else, a replay two
+    or more. Ctrl-C prints the rows that are done.
 
     \b
     Examples:

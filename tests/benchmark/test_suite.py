@@ -140,6 +140,7 @@ def test_where_a_bundle_is_measured(fake_device: None) -> None:
     stories = open_bundle("stories")
     assert where(stories, Place(), ()) == ["native", "onnx"]
     assert where(stories, Place(kv_type="int8"), ()) == ["native"]
+    assert where(stories, Place(replay="135m"), ()) == ["native"]
     assert where(stories, Place(), ("onnx", "onnx")) == ["onnx"]
     assert where(stories, Place(device="fake"), ()) == ["fake"]
     with pytest.raises(DeviceError, match=r"'npu' of the runtime 'onnx'.*edgedec\[qnn\]"):
