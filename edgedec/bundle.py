@@ -24,6 +24,7 @@ import platformdirs
 from edgedec import manifest as manifests
 from edgedec.errors import BundleError, WriteError
 from edgedec.manifest import File, Manifest
+from edgedec.replacing import replacing
 
 MAX_MANIFEST = 64 << 20
 
@@ -207,9 +208,8 @@ def _remember(store: Path, entries: dict[str, str]) -> None:
     # A cache that cannot be written only costs time.
     with suppress(OSError):
         store.parent.mkdir(parents=True, exist_ok=True)
-        partial = store.with_suffix(f".{os.getpid()}")
-        partial.write_bytes(msgspec.json.encode(dict(list(entries.items())[-4096:])))
-        partial.replace(store)
+        with replacing(store) as partial:
+            partial.write_bytes(msgspec.json.encode(dict(list(entries.items())[-4096:])))
 
 
 # --- writing -------------------------------------------------------------------------------------

@@ -111,11 +111,16 @@ def rows(chain: Sequence[int], draft: Draft, widths: Sequence[int] | None, first
         for count, rider in enumerate(riders):
             parents.append(first + len(tokens) - 1 if count else node)
             tokens.append(rider)
-    if widths:
-        padding = min(width for width in widths if width >= len(tokens)) - len(tokens)
-        tokens += [0] * padding
-        parents += [TRUNK] * padding
-    return Rows(np.array(tokens, np.int32), np.array(parents, np.int32))
+    return padded(tokens, parents, widths)
+
+
+def padded(tokens: Sequence[int], parents: Sequence[int], widths: Sequence[int] | None) -> Rows:
+    """Rows, with as many more as it takes to one of `widths` (None: none); they hang below the
+    trunk."""
+    more = min(width for width in widths if width >= len(tokens)) - len(tokens) if widths else 0
+    return Rows(
+        np.array([*tokens, *[0] * more], np.int32), np.array([*parents, *[TRUNK] * more], np.int32)
+    )
 
 
 def riders(draft: Draft) -> int:

@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from edgedec import draft
-from edgedec.contracts import TRUNK, Capabilities, Rows, Session, StepResult, Want
+from edgedec.contracts import TRUNK, Capabilities, Session, StepResult, Want
 
 if TYPE_CHECKING:
     from edgedec.contracts import Draft
@@ -73,14 +71,8 @@ class Follower:
         Raises:
             InputError: there is no room in the context.
         """
-        count = len(tokens)
-        widths = self._widths or (count,)
-        padding = min(width for width in widths if width >= count) - count
-        rows = Rows(
-            np.array([*tokens, *[0] * padding], np.int32),
-            np.array([*parents, *[TRUNK] * padding], np.int32),
-        )
-        result = self._session.step(rows, want=Want(logits=tuple(range(count))))
+        rows = draft.padded(tokens, parents, self._widths)
+        result = self._session.step(rows, want=Want(logits=tuple(range(len(tokens)))))
         for token, parent, handle in zip(tokens, parents, result.handles, strict=False):
             self._guessed[parent, token] = handle
         return result

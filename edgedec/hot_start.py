@@ -6,8 +6,6 @@ trusted all the same: sizes, types, ids and weights are checked before anything 
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +13,7 @@ import numpy as np
 
 from edgedec import _tree
 from edgedec.errors import StateError, WriteError
+from edgedec.replacing import replacing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,14 +53,11 @@ def write(path: Path, table: _tree.Successors, vocab: int, most: int | None = No
         },
         {"layout": _LAYOUT, "vocab": str(vocab)},
     )
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        partial.replace(path)
+        with replacing(path) as partial:
+            partial.write_bytes(data)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise WriteError(f"{path} cannot be written: {error.strerror}") from None
 
 

@@ -7,9 +7,9 @@ written once, let them begin warm. It knows no strategy by name: those with some
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from edgedec import draft, drafting
 from edgedec.contracts import Context, Drafter, Outcome
@@ -57,11 +57,7 @@ def strategies() -> list[str]:
 
 def _learns(name: str) -> bool:
     part = drafting.choose(name).parts[0]
-    return any(each.name == "hot_start" for each in _fields(part.strategy))
-
-
-def _fields(strategy: Any) -> Sequence[Any]:
-    return tuple(strategy.__dataclass_fields__.values())
+    return any(each.name == "hot_start" for each in fields(part.strategy))  # type: ignore[arg-type]
 
 
 def learn(

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .sizes import MAX_NODES, MAX_SOURCES, WIDTH
+
 if TYPE_CHECKING:
     from .planner import Planner
     from .successors import Successors
@@ -32,13 +34,6 @@ else:
         from .walk import draw, follow
 
         COMPILED = False
-
-MAX_NODES = 512
-"""Of one merged tree."""
-MAX_SOURCES = 8
-"""Drafters that one planner takes."""
-WIDTH = 8
-"""Successors that a context keeps."""
 
 __all__ = [
     "COMPILED",

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .sizes import MAX_ITEMS, MAX_NODES, MAX_SOURCES
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgedec.contracts import Draft, Floats, Ints
 
-MAX_NODES, MAX_SOURCES, MAX_ITEMS = 512, 8, 4 * 512
 DEPTHS, RANKS = 6, 4
 EDGES = np.array([0.04, 0.1, 0.2, 0.35, 0.55, 0.75, 0.9, 0.96], np.float32)
 PRIOR, LATEST = np.float32(6), np.float32(200)

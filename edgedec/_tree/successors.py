@@ -13,13 +13,15 @@ import numpy as np
 
 from edgedec.gumbel import gumbel
 
+from .sizes import MAX_NODES, WIDTH
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
     Ints = NDArray[np.int32]
 
-WIDTH, WAYS, MAX_ORDER, MAX_NODES = 8, 4, 3, 512
+WAYS, MAX_ORDER = 4, 3
 TRUST = np.array([0.6, 0.8, 0.9], np.float32)
 """How far a guess from one, two, three tokens of context is trusted before it was ever checked."""
 SHARPNESS = 0.7

@@ -8,13 +8,13 @@ import numpy as np
 
 from edgedec.gumbel import gumbel
 
+from .sizes import MAX_NODES
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
     Ints = NDArray[np.int32]
-
-MAX_NODES = 512
 
 
 def follow(tokens: Ints, parents: Ints, best: Ints, root: int) -> tuple[int, ...]:

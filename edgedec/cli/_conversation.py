@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from edgedec.errors import StateError, WriteError
+from edgedec.replacing import replacing
 
 if TYPE_CHECKING:
     from edgedec.model import Messages, Model
@@ -75,16 +75,13 @@ class Conversation:
             WriteError: a file cannot be written.
         """
         document = msgspec.json.encode(File(SCHEMA, model.name, self._messages))
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
-            partial.write_bytes(msgspec.json.format(document, indent=1) + b"\n")
-            partial.replace(path)
+            with replacing(path) as partial:
+                partial.write_bytes(msgspec.json.format(document, indent=1) + b"\n")
         except OSError as error:
             raise WriteError(
                 f"{path} cannot be written: {error.strerror}; choose another place"
             ) from None
-        finally:
-            partial.unlink(missing_ok=True)
         model.save(_state(path))
 
     def load(self, path: Path, model: Model) -> str | None:

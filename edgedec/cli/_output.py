@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import secrets
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,6 +17,7 @@ from typing import Any
 import click
 
 from edgedec.errors import WriteError
+from edgedec.replacing import replacing
 
 
 def print_json(document: dict[str, Any]) -> None:
@@ -51,14 +51,11 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         WriteError: it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        with replacing(path) as partial:
+            partial.write_text(text, encoding="utf-8")
     except OSError as error:
         raise WriteError(f"{path} cannot be written: {error.strerror or error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def drop_stdout() -> None:

@@ -6,7 +6,6 @@ Rows are on a logarithmic axis, since what matters happens among the first few.
 from __future__ import annotations
 
 import math
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import util
@@ -17,6 +16,7 @@ import numpy as np
 
 from edgedec.costs import Costs
 from edgedec.errors import MissingExtraError, UsageError, WriteError
+from edgedec.replacing import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -180,14 +180,11 @@ def picture(curve: Curve, path: Path) -> None:
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     _draw(figure.subplots(), curve)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        figure.savefig(partial, format=path.suffix[1:].lower(), dpi=160)
-        partial.replace(path)
+        with replacing(path) as partial:
+            figure.savefig(partial, format=path.suffix[1:].lower(), dpi=160)
     except OSError as error:
         raise WriteError(f"{path} cannot be written: {error.strerror or error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _draw(axes: Axes, curve: Curve) -> None:

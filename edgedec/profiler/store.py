@@ -8,8 +8,6 @@ only costs the time of measuring again.
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,6 +20,7 @@ from edgedec.costs import Costs
 from edgedec.errors import UsageError
 from edgedec.manifest import Line
 from edgedec.profiler.device import Fingerprint
+from edgedec.replacing import replacing
 
 FOLDER = "profiles"
 MAX_BYTES = 256 << 10
@@ -130,14 +129,10 @@ def read(key: Key) -> tuple[Profile | None, str | None]:
 def write(profile: Profile) -> bool:
     """Store a profile, whole or not at all, and say whether that could be done."""
     path = _path(profile.key)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with replacing(path) as partial:
             partial.write_bytes(msgspec.json.format(msgspec.json.encode(profile), indent=1) + b"\n")
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
     except OSError:
         return False
     _drop_oldest(path.parent)
