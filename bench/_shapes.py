@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def open_engine(bundle: Bundle, threads: int, kv_type: str | None = None) -> Engine:
     """The engine that runs the bundle's form."""
     from edgedec import rooms
-    from edgedec.contracts import EngineOptions
+    from edgedec.devices import EngineOptions
 
     runtime = "native" if bundle.manifest.forms.native else "onnx"
     kind: dict[str, Any] = {} if kv_type is None else {"kv_type": kv_type}

@@ -33,7 +33,8 @@ from edgedec.benchmark.shapes import (
     random_bundle,
 )
 from edgedec.bundle import Bundle, open_bundle
-from edgedec.contracts import TRUNK, EngineOptions, Want
+from edgedec.contracts import TRUNK, Want
+from edgedec.devices import EngineOptions
 
 SHAPE = "135m"
 

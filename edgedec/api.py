@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from edgedec import cores, devices, drafting
 from edgedec.bundle import Bundle, open_bundle
-from edgedec.contracts import Device, Engine, EngineOptions
+from edgedec.contracts import Engine
 from edgedec.costs import Costs, flat
+from edgedec.devices import Device, EngineOptions
 from edgedec.drafting import AUTO
 from edgedec.errors import UnsupportedError
 from edgedec.generation import Cancel, Chunk, Generation, Score

@@ -147,7 +147,10 @@ class Layer(Spec, frozen=True):
 
 
 class Positions(Spec, frozen=True):
-    """Positions added to the embedding: a [count, D] table read at position + `offset`."""
+    """Positions added to the embedding: a [count + offset, D] table read at position + `offset`.
+
+    `sinusoidal` says that the table was computed, not learned; runtimes read a table either way.
+    """
 
     kind: Literal["learned", "sinusoidal"]
     count: Size
@@ -180,6 +183,40 @@ class Head(Spec, frozen=True):
     softcap: float | None = None
 
 
+class Conv(Spec, frozen=True):
+    """A convolution over time, [channels, inputs, kernel], its activation, then a norm if any.
+
+    `group_norm` is the eps of a GroupNorm with one group: over all channels and times at once.
+    """
+
+    channels: Size
+    kernel: Size
+    stride: Size = 1
+    padding: Count = 0
+    bias: bool = True
+    activation: Literal["gelu", "tanh"] = "gelu"
+    group_norm: float | None = None
+
+
+class Frontend(Spec, frozen=True):
+    """What makes an encoder's rows of sound: features [n, `features`], then convolutions.
+
+    `mel`: log-mel frames; `waveform`: samples at 16 kHz, one feature. `length`: every source is
+    brought to so many frames (Whisper); None: as it comes. The last convolution gives D channels.
+    """
+
+    kind: Literal["mel", "waveform"]
+    features: Size
+    convs: Annotated[tuple[Conv, ...], msgspec.Meta(min_length=1, max_length=16)]
+    length: Size | None = None
+
+    def rows(self, frames: int) -> int:
+        """How many rows the encoder gets for so many frames; 0 or less if there are too few."""
+        for conv in self.convs:
+            frames = (frames + 2 * conv.padding - conv.kernel) // conv.stride + 1
+        return frames
+
+
 class Tokens(Spec, frozen=True):
     """Ids with a meaning of their own; any of `eos` ends a text."""
 
@@ -190,14 +227,21 @@ class Tokens(Spec, frozen=True):
 
 
 class Limits(Spec, frozen=True):
-    """The longest decoder context and, with an encoder, the longest source, in tokens."""
+    """The longest decoder context and, with an encoder, the longest source.
+
+    Both in tokens; a source of sound is counted in frames.
+    """
 
     context: Size
     source: Size | None = None
 
 
 class Architecture(Spec, frozen=True):
-    """A whole model. `encoder` is None for a decoder-only one."""
+    """A whole model. `encoder` is None for a decoder-only one.
+
+    An encoder reads tokens, by the decoder's embedding or by its own `source_embed`, or, with a
+    `frontend`, sound. Layers of the decoder then have cross-attention to its normed output.
+    """
 
     family: str
     embed: Embedding
@@ -206,7 +250,8 @@ class Architecture(Spec, frozen=True):
     tokens: Tokens
     limits: Limits
     encoder: Stack | None = None
-    frontend: Literal["text", "mel", "waveform"] = "text"
+    source_embed: Embedding | None = None
+    frontend: Frontend | None = None
 
     @property
     def layers(self) -> int:

@@ -2,7 +2,8 @@
 
 Read this first, then `decode.py`. A runtime never knows a strategy and a strategy never knows a
 runtime; the loop in `decode.py` stands between them. What a model *is* stands in
-`architecture.py`, what export *writes* in `manifest.py`.
+`architecture.py`, what export *writes* in `manifest.py`, what a room's runtimes look like in
+`devices.py`.
 
 A session is a tree of rows. The committed rows are the trunk; every row since then is *living* and
 has a handle: living rows are numbered 0, 1, 2, ... in the order in which they were stepped, so a
@@ -12,7 +13,7 @@ renumbered from 0. Nothing is ever rolled back; what is not kept is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgedec.architecture import Architecture
+    from edgedec.text import Text
 
     Floats = NDArray[np.float32]
     Ints = NDArray[np.int32]
@@ -139,8 +141,21 @@ class Session(Protocol):
         """Cut the trunk to its first `length` rows and drop all living rows."""
         ...
 
+    @property
+    def source_rows(self) -> int:
+        """How many rows the encoder gave; 0 before the first `encode` and without an encoder."""
+        ...
+
     def encode(self, source: Ints | Floats) -> None:
-        """Run the encoder over a source (ids, or features [n, F]) and keep what it gives."""
+        """Run the encoder over a source (ids, or features [n, F]) and keep what it gives.
+
+        The trunk begins anew; `truncate(0)` begins another text of the same source. Nothing is
+        padded: row for row it is what the checkpoint computes for a padded and masked source.
+
+        Raises:
+            InputError: an empty source, or one that is longer than the model's limit.
+            UsageError: the model has no encoder, or the source has another form than it reads.
+        """
         ...
 
     def save(self, path: Path) -> None:
@@ -205,26 +220,6 @@ class Engine(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
-    """One device as a runtime sees it; `problem` says why it cannot be used, and what to do."""
-
-    name: str
-    runtime: str
-    description: str
-    problem: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """How to open a bundle: device name, threads (None: physical cores), and how keys and values
-    are stored (None: the first of the runtime's `kv_types`)."""
-
-    device: str = "cpu"
-    threads: int | None = None
-    kv_type: str | None = None
-
-
 # --- drafting ----------------------------------------------------------------------------------
 
 
@@ -265,8 +260,22 @@ class Needs:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """What an encoder has read: its ids, as they were given to it, and the text they stand for.
+
+    Both are empty where it has read sound.
+    """
+
+    tokens: tuple[int, ...] = ()
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """What a drafter may look at: all tokens so far, and how many of them were the prompt.
+
+    With an encoder the prompt is what the decoder was given to begin with, and `source` what the
+    encoder has read.
 
     Between two calls of `Drafter.reset` the tokens only grow. At a `temperature` above 0 they are
     drawn with the noise that `edgedec.gumbel` makes of seed and output index; a drafter with its
@@ -277,6 +286,7 @@ class Context:
     prompt_length: int
     seed: int
     temperature: float = 0.0
+    source: Source | None = None
 
     @property
     def index(self) -> int:
@@ -305,6 +315,11 @@ class Outcome:
 
 class Host(Protocol):
     """The only door from a drafter to a model: scratch work, and other models. It cannot keep."""
+
+    @property
+    def text(self) -> Text | None:
+        """The tokenizer of what the decoder writes; None where a model runs without text."""
+        ...
 
     @property
     def architecture(self) -> Architecture:
@@ -381,19 +396,3 @@ class Strategy(Protocol):
     def open(self, host: Host) -> Drafter:
         """Begin a conversation."""
         ...
-
-
-# --- what a room's modules look like -----------------------------------------------------------
-
-
-class RuntimeModule(Protocol):
-    """A file or folder in `runtimes/`: lists devices, opens bundles."""
-
-    PREFERENCE: int
-    """Lower is tried first where several runtimes serve a device."""
-
-    FORM: str
-    """The form of the bundle it reads: onnx, native, gguf."""
-
-    devices: Callable[[], list[Device]]
-    open: Callable[..., Engine]

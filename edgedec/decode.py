@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Literal
 
 from edgedec import accept, draft
 from edgedec.accept import Checked, Emitted, Rule, Walk
-from edgedec.contracts import TRUNK, Context, Draft, Needs, Outcome, Session, Want
+from edgedec.contracts import TRUNK, Context, Draft, Needs, Outcome, Session, Source, Want
 from edgedec.errors import InputError
 from edgedec.host import Scratch
 from edgedec.sampling import State
 
 if TYPE_CHECKING:
+    from edgedec.contracts import Floats, Ints
     from edgedec.plan import Planner
 
 _NOTHING = draft.empty()
@@ -65,6 +66,7 @@ class Loop:
         self._context = host.architecture.limits.context
         self._widths = host.capabilities.row_widths
         self._read: list[int] = []
+        self._source: Source | None = None
         self._again, self._rests = False, 0
         self._most = draft.width(host.capabilities, host.capabilities.max_rows)
         self._chunk = draft.width(host.capabilities, host.capabilities.prompt_rows)
@@ -113,9 +115,23 @@ class Loop:
                 "hold it and at least one new token: shorten the prompt"
             )
 
+    def encode(self, features: Ints | Floats, source: Source) -> None:
+        """Let the encoder read a source, and the drafters begin anew with it.
+
+        Raises:
+            InputError: it is empty or longer than the model's limit.
+        """
+        self._source = None
+        self._session.encode(features)
+        self._source = source
+        self._forget()
+
     def reset(self) -> None:
         """Forget the conversation: session and drafter begin anew."""
         self._session.truncate(0)
+        self._forget()
+
+    def _forget(self) -> None:
         self._planner.reset()
         self._read = []
 
@@ -182,7 +198,7 @@ class Loop:
             return None, _NOTHING
         sampling = turn.rule.sampler.sampling
         start = len(tokens) - turn.count
-        context = Context(tokens, start, sampling.seed, sampling.temperature)
+        context = Context(tokens, start, sampling.seed, sampling.temperature, self._source)
         depth = turn.rule.limit - turn.count - 1
         tree = self._planner.propose(context, pending, self._most - pending, depth)
         self._rests, self._planner.rests = self._planner.rests, 0

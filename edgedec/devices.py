@@ -5,17 +5,52 @@ Knows no runtime by name.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, cast
 
 from edgedec import rooms
 from edgedec.errors import DeviceError, UnsupportedError
 
 if TYPE_CHECKING:
-    from edgedec.contracts import Device, RuntimeModule
+    from edgedec.contracts import Engine
     from edgedec.manifest import Forms
 
 ROOM = "edgedec.runtimes"
 DEFAULT = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One device as a runtime sees it; `problem` says why it cannot be used, and what to do."""
+
+    name: str
+    runtime: str
+    description: str
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How to open a bundle: device name, threads (None: physical cores), and how keys and values
+    are stored (None: the first of the runtime's `kv_types`)."""
+
+    device: str = "cpu"
+    threads: int | None = None
+    kv_type: str | None = None
+
+
+class RuntimeModule(Protocol):
+    """A file or folder in `runtimes/`: lists devices, opens bundles."""
+
+    PREFERENCE: int
+    """Lower is tried first where several runtimes serve a device."""
+
+    FORM: str
+    """The form of the bundle it reads: onnx, native, gguf."""
+
+    devices: Callable[[], list[Device]]
+    open: Callable[..., Engine]
 
 
 def runtimes() -> dict[str, RuntimeModule]:

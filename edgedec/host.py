@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edgedec.architecture import Architecture
 from edgedec.contracts import Capabilities, Engine, Layers, Rows, Session, StepResult, Want
+from edgedec.text import Text
 
 
 class Scratch:
@@ -22,8 +23,10 @@ class Scratch:
         capabilities: Capabilities,
         open_engine: Callable[[str], Engine],
         data: Callable[[str], Path | None] = lambda strategy: None,
+        text: Text | None = None,
     ) -> None:
         self.architecture = architecture
+        self.text = text
         self.capabilities = capabilities
         self.rows = 0
         self._session = session

@@ -57,10 +57,14 @@ class Segment(Spec, frozen=True):
 
 
 class OnnxForm(Spec, frozen=True):
-    """The segments in the order in which a step runs them; `hidden` are layers it can show."""
+    """The segments in the order in which a step runs them; `hidden` are layers it can show.
+
+    `encoder`: the file whose graph turns a source into keys and values of the cross-attention.
+    """
 
     segments: tuple[Segment, ...]
     hidden: tuple[Count, ...] = ()
+    encoder: Line | None = None
 
 
 def mask_name(window: int | None) -> str:
@@ -103,6 +107,38 @@ class Quality(Spec, frozen=True):
     text: Line
 
 
+class Decoding(Spec, frozen=True):
+    """What a model's output must and must not hold, whatever is asked for.
+
+    `forced`: the id of an output position, as in {0: id} for a first token; `forced_last`: the id
+    of the last position that the length allows. `suppressed` are never written, `suppressed_first`
+    not as the first token.
+    """
+
+    forced: dict[Count, Count] = msgspec.field(default_factory=dict)
+    forced_last: Count | None = None
+    suppressed: tuple[Count, ...] = ()
+    suppressed_first: tuple[Count, ...] = ()
+
+
+class Speech(Spec, frozen=True):
+    """What a model of speech writes beside words, and what it is given to begin with.
+
+    Ids by name. `languages` and `tasks` are empty for a model of one language. Timestamps are the
+    ids from `first_timestamp` on, `timestamp_seconds` apart; the first one of a window is at most
+    `latest_first` steps in. All that is None the model does not have.
+    """
+
+    languages: dict[Line, Count] = msgspec.field(default_factory=dict)
+    tasks: dict[Line, Count] = msgspec.field(default_factory=dict)
+    no_timestamps: Count | None = None
+    first_timestamp: Count | None = None
+    timestamp_seconds: float = 0.02
+    latest_first: Count | None = None
+    previous: Count | None = None
+    no_speech: Count | None = None
+
+
 class Provenance(Spec, frozen=True):
     """Where the weights come from and what made the bundle."""
 
@@ -126,6 +162,8 @@ class Manifest(Spec, frozen=True):
     cuts: tuple[Count, ...] = ()
     strategies: tuple[Line, ...] = ()
     quality: Quality | None = None
+    decoding: Decoding = Decoding()
+    speech: Speech | None = None
     schema: int = SCHEMA
 
     def format_of(self, tensor: str) -> Format:

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Unpack, overload
 from edgedec import memory, options, scoring
 from edgedec.accept import Emitted, Rule
 from edgedec.bundle import Bundle
-from edgedec.contracts import Device, Engine
+from edgedec.contracts import Engine
 from edgedec.costs import Costs
 from edgedec.decode import Loop, Steps, Tally
+from edgedec.devices import Device
 from edgedec.drafting import PLAIN, Drafting
 from edgedec.errors import InputError, UnsupportedError, UsageError
 from edgedec.generation import FinishReason, Generation, Score, TokenLogprobs

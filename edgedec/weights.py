@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, get_args
 
-from edgedec.architecture import Architecture, Attention, Layer, Mlp, Norm, Stack
+from edgedec.architecture import Architecture, Attention, Frontend, Layer, Mlp, Norm, Stack
 
 Role = Literal["embed", "head", "q", "k", "v", "o", "gate", "up", "down"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -21,6 +21,10 @@ def shapes(architecture: Architecture) -> Shapes:
     """Every tensor of the model, name -> shape, in the order in which a step reads them."""
     dim, vocab = architecture.embed.dim, architecture.embed.vocab
     named: Shapes = {"embed.weight": (vocab, dim)}
+    if architecture.source_embed is not None:
+        named["encoder.embed.weight"] = (architecture.source_embed.vocab, dim)
+    if architecture.frontend is not None:
+        named.update(_frontend(architecture.frontend))
     for prefix, stack in (("encoder", architecture.encoder), ("decoder", architecture.decoder)):
         if stack is not None:
             named.update(_stack(prefix, stack, dim))
@@ -38,8 +42,21 @@ def role(name: str) -> Role | None:
     return last if leaf == "weight" and last in ROLES else None
 
 
+def _frontend(frontend: Frontend) -> Iterator[tuple[str, tuple[int, ...]]]:
+    inputs = frontend.features
+    for index, conv in enumerate(frontend.convs):
+        prefix = f"frontend.{index}"
+        yield f"{prefix}.kernel", (conv.channels, inputs, conv.kernel)
+        if conv.bias:
+            yield f"{prefix}.bias", (conv.channels,)
+        if conv.group_norm is not None:
+            yield f"{prefix}.norm.weight", (conv.channels,)
+            yield f"{prefix}.norm.bias", (conv.channels,)
+        inputs = conv.channels
+
+
 def _stack(prefix: str, stack: Stack, dim: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    if stack.positions is not None and stack.positions.kind == "learned":
+    if stack.positions is not None:
         yield f"{prefix}.positions", (stack.positions.count + stack.positions.offset, dim)
     yield from _norm(f"{prefix}.embed_norm", stack.embed_norm, dim)
     for index, layer in enumerate(stack.layers):

@@ -134,7 +134,7 @@ def check(architecture: Architecture) -> None:
         )
     problems = {
         "an encoder": architecture.encoder is not None,
-        f"a {architecture.frontend} front end": architecture.frontend != "text",
+        "a front end for sound": architecture.frontend is not None,
         "sinusoidal positions": positions is not None and positions.kind == "sinusoidal",
         **{k: v for layer in architecture.decoder.layers for k, v in _problems(layer).items() if v},
     }

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgedec import devices
-from edgedec.contracts import EngineOptions, Rows
+from edgedec.contracts import Rows
+from edgedec.devices import EngineOptions
 from edgedec.errors import DeviceError, InputError, UnsupportedError
 from edgedec.export.reference import forward
 from edgedec.manifest import Forms, Quality
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from edgedec.bundle import Bundle
-    from edgedec.contracts import Engine, Floats, RuntimeModule
+    from edgedec.contracts import Engine, Floats
+    from edgedec.devices import RuntimeModule
     from edgedec.export.checkpoint import WeightSource
 
 HELD_OUT = "heldout.txt"

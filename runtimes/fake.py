@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgedec.bundle import Bundle
-from edgedec.contracts import Capabilities, Device, EngineOptions, Layers, Rows, Want
+from edgedec.contracts import Capabilities, Layers, Rows, Want
+from edgedec.devices import Device, EngineOptions
 from edgedec.errors import DeviceError, InputError, UsageError
 from edgedec.rowsets import check_hidden, layer_set
 from edgedec.rowtree import Call, RowTree
@@ -162,6 +163,7 @@ class FakeSession:
         self._engine = engine
         self._tree = RowTree(engine.layers, engine.context, engine.max_rows)
         self._root: int | None = None if engine.encoder else 0
+        self._source_rows = 0
         # By slot: the hash of the path, the same with the extra rows in sight, the token.
         self._rows: dict[int, tuple[int, int, int]] = {}
 
@@ -242,6 +244,11 @@ class FakeSession:
         """Cut the trunk and drop all living rows."""
         self._tree.truncate(length)
 
+    @property
+    def source_rows(self) -> int:
+        """One row for each item of the source."""
+        return self._source_rows
+
     def encode(self, source: Ints | Floats) -> None:
         """Read a source: another source, another text. A trunk from before is dropped."""
         if not self._engine.encoder:
@@ -250,11 +257,12 @@ class FakeSession:
             raise InputError("the source is empty")
         self.truncate(0)
         self._root = _digest(np.asarray(source))
+        self._source_rows = len(source)
 
     def save(self, path: Path) -> None:
         """Write the trunk to a safetensors file."""
         rows = [self._rows[slot] for slot in self._tree.trunk_slots.tolist()]
-        plain = np.array([*rows, (self._root or 0, 0, 0)], np.uint64)
+        plain = np.array([*rows, (self._root or 0, self._source_rows, 0)], np.uint64)
         tensors: _state.Tensors = {
             "tokens": np.array(self.tokens, np.int64),
             "positions": self._tree.trunk_positions,
@@ -272,14 +280,14 @@ class FakeSession:
             (engine.context, engine.vocab + len(engine.learned)),
         )
         rows = np.ascontiguousarray(found["rows"]).view(np.uint64).tolist()
-        self._root = rows.pop()[0]
+        self._root, self._source_rows, _ = rows.pop()
         self._tree = self._tree.restored(found["tokens"].tolist(), found["positions"])
         self._rows = {slot: tuple(row) for slot, row in enumerate(rows)}
 
     def fork(self) -> FakeSession:
         """A second session with a copy of this trunk."""
         other = FakeSession(self._engine)
-        other._root = self._root
+        other._root, other._source_rows = self._root, self._source_rows
         other._tree = self._tree.restored(self.tokens, self._tree.trunk_positions)
         slots = self._tree.trunk_slots.tolist()
         other._rows = {index: self._rows[slot] for index, slot in enumerate(slots)}

@@ -169,6 +169,11 @@ class ReplaySession:
         """Copies of both."""
         return ReplaySession(self._engine, self._real.fork(), self._shadow.fork())
 
+    @property
+    def source_rows(self) -> int:
+        """Those of the real model."""
+        return self._real.source_rows
+
     def encode(self, source: Ints | Floats) -> None:
         """Only decoders are replayed."""
         raise UnsupportedError("a model with an encoder cannot be replayed yet")

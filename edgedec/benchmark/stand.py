@@ -16,15 +16,16 @@ from edgedec.benchmark.play import Contestant
 from edgedec.benchmark.replay import ReplayEngine, Scale
 from edgedec.benchmark.rows import PLAIN
 from edgedec.bundle import Bundle
-from edgedec.contracts import EngineOptions
+from edgedec.devices import EngineOptions
 from edgedec.drafting import AUTO
 from edgedec.errors import EdgedecError, UnsupportedError, UsageError
 from edgedec.model import Model
 from edgedec.policies import BEST
 
 if TYPE_CHECKING:
-    from edgedec.contracts import Device, Engine
+    from edgedec.contracts import Engine
     from edgedec.costs import Costs
+    from edgedec.devices import Device
     from edgedec.drafting import Drafting
     from edgedec.model import Setup
 

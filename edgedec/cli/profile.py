@@ -73,7 +73,7 @@ def _profiled(given: dict[str, Any], quick: bool, fresh: bool) -> tuple[Bundle, 
     """The bundle and its profile; leaves with code 3 where the device is simulated."""
     from edgedec import cores, devices, profiler
     from edgedec.bundle import open_bundle
-    from edgedec.contracts import EngineOptions
+    from edgedec.devices import EngineOptions
 
     cores.check_threads(given["threads"])
     bundle = open_bundle(given["model"])

@@ -69,7 +69,7 @@ def command(
     from edgedec import api, drafting, warm
     from edgedec.benchmark.prompts import read_prompts
     from edgedec.bundle import add_strategies, shipped
-    from edgedec.contracts import EngineOptions
+    from edgedec.devices import EngineOptions
     from edgedec.errors import UsageError
 
     if output is None and model in shipped():

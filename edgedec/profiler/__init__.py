@@ -24,8 +24,9 @@ from edgedec.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from edgedec.bundle import Bundle
-    from edgedec.contracts import Device, Engine, EngineOptions, RuntimeModule
+    from edgedec.contracts import Engine
     from edgedec.costs import Costs
+    from edgedec.devices import Device, EngineOptions, RuntimeModule
     from edgedec.profiler.measure import Progress
     from edgedec.profiler.store import Key, Profile
 

@@ -1,4 +1,4 @@
-"""Causal attention for training on a CPU: torch's fused forward, a blocked backward of ours.
+"""Attention for training on a CPU. Causal: torch's fused forward, a blocked backward of ours.
 
 The fused backward that torch has for CPUs takes two to three times as long at these lengths.
 """
@@ -20,6 +20,20 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
     mixed: Tensor = _Causal.apply(q, k, v)  # type: ignore[no-untyped-call]
     return mixed
+
+
+def attend_all(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
+    """Attention of q [batch, heads, length, dim] over the keys that `seen` [batch, keys] marks.
+
+    Written out, for torch.compile to fuse; the query heads that share keys become rows.
+    """
+    batch, heads, length, dim = q.shape
+    kv_heads = k.shape[1]
+    rows = q.reshape(batch, kv_heads, heads // kv_heads * length, dim)
+    scores = torch.matmul(rows, k.transpose(2, 3)) * dim**-0.5
+    scores = scores.float().masked_fill(~seen[:, None, None, :], float("-inf"))
+    mixed = torch.matmul(torch.softmax(scores, -1).to(v.dtype), v)
+    return mixed.view(batch, heads, length, dim)
 
 
 class _Causal(torch.autograd.Function):

@@ -26,10 +26,18 @@ class Batch(NamedTuple):
     weights: Tensor | None = None
 
 
+class Counted(Protocol):
+    """A batch of any kind: the trainer only counts its tokens."""
+
+    @property
+    def tokens(self) -> Tensor:
+        """The ids that are predicted from."""
+
+
 class Batches(Protocol):
     """Where batches come from; its state is small and JSON-like."""
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> Counted:
         """The batch of this step; called once per step, in order."""
 
     def state(self) -> dict[str, int]:
@@ -40,7 +48,7 @@ class Batches(Protocol):
 
 
 Losses = Mapping[str, Tensor]
-Loss = Callable[[Batch, int], Losses]
+Loss = Callable[[Any, int], Losses]  # takes the kind of batch that `Batches` gives
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from importlib import util
 from typing import TYPE_CHECKING
 
 from edgedec import cores
-from edgedec.contracts import Device, EngineOptions
+from edgedec.devices import Device, EngineOptions
 from edgedec.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:

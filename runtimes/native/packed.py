@@ -83,7 +83,7 @@ def check(architecture: Architecture) -> None:
     positions, width = architecture.decoder.positions, architecture.embed.dim
     problems = {
         "an encoder": architecture.encoder is not None,
-        f"a {architecture.frontend} front end": architecture.frontend != "text",
+        "a front end for sound": architecture.frontend is not None,
         "sinusoidal positions": positions is not None and positions.kind == "sinusoidal",
         f"a width of {width}, no multiple of {TILE}": width % TILE != 0,
         **{k: v for layer in architecture.decoder.layers for k, v in _problems(layer).items() if v},

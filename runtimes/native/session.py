@@ -213,6 +213,11 @@ class NativeSession:
         self._tree.truncate(length)
         self._leaving.clear()
 
+    @property
+    def source_rows(self) -> int:
+        """None: there is no encoder."""
+        return 0
+
     def encode(self, source: Ints | Floats) -> None:
         """Refused: the native form holds decoders only."""
         raise UsageError("this model has no encoder: give it a prompt only")

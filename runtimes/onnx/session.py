@@ -180,6 +180,11 @@ class OnnxSession:
         """Cut the trunk to its first `length` rows and drop all living rows."""
         self._tree.truncate(length)
 
+    @property
+    def source_rows(self) -> int:
+        """None: there is no encoder."""
+        return 0
+
     def encode(self, source: Ints | Floats) -> None:
         """Refused: the ONNX form holds decoders only."""
         raise UsageError("this model has no encoder: give it a prompt only")

@@ -13,7 +13,7 @@ import edgedec
 from edgedec import Cancel, _tree, drafting, hot_start, warm
 from edgedec.api import assemble
 from edgedec.bundle import add_strategies, open_bundle
-from edgedec.contracts import EngineOptions
+from edgedec.devices import EngineOptions
 from edgedec.errors import EdgedecError, StateError, UnsupportedError, UsageError
 from edgedec.generation import Chunk
 

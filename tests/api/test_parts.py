@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from edgedec import devices, memory, scoring
-from edgedec.contracts import Device, Rows
+from edgedec.contracts import Rows
 from edgedec.detokenise import Detokenizer
+from edgedec.devices import Device
 from edgedec.errors import DeviceError, UnsupportedError
 from edgedec.generation import Chunk
 from edgedec.manifest import Forms, OnnxForm, Segment

@@ -15,7 +15,9 @@ from edgedec.architecture import (
     Architecture,
     Attention,
     BiasTable,
+    Conv,
     Embedding,
+    Frontend,
     Head,
     Layer,
     Limits,
@@ -62,6 +64,7 @@ def model(*layers: Layer, **changes: Any) -> Architecture:
 
 
 BUCKETS = BiasTable(buckets=32, max_distance=128, bidirectional=False)
+SOUND = Frontend(kind="mel", features=8, convs=(Conv(channels=32, kernel=3),))
 WAVES = Positions(kind="sinusoidal", count=9)
 SCALED = Rope(
     theta=500.0,
@@ -368,7 +371,7 @@ def test_what_makes_no_sense(tmp_path: Path, options: dict[str, Any], complaint:
     ("part", "architecture"),
     [
         ("encoder", model(encoder=Stack(layers=(LAYER,)))),
-        ("front end", model(frontend="mel")),
+        ("front end", model(frontend=SOUND)),
         ("cross-attention", model(replace(LAYER, cross_attention=ATTENTION))),
         ("bias table", model(attention(bias_table=BUCKETS))),
         ("later rows", model(attention(causal=False))),

@@ -31,6 +31,7 @@ from .test_graph import (
     MLP,
     MODELS,
     ROPE,
+    SOUND,
     WAVES,
     attention,
     model,
@@ -285,7 +286,7 @@ def test_blocks_may_differ_in_bits_and_between_layers(tmp_path: Path) -> None:
     ("part", "architecture"),
     [
         ("encoder", model(encoder=Stack(layers=(LAYER,)))),
-        ("mel front end", model(frontend="mel")),
+        ("front end", model(frontend=SOUND)),
         ("cross-attention", model(replace(LAYER, cross_attention=ATTENTION))),
         ("bias table", model(attention(bias_table=BUCKETS))),
         ("later rows", model(attention(causal=False))),

@@ -18,7 +18,8 @@ from tokenizers.models import WordLevel
 
 from edgedec import rooms
 from edgedec.bundle import open_bundle
-from edgedec.contracts import TRUNK, EngineOptions, Rows
+from edgedec.contracts import TRUNK, Rows
+from edgedec.devices import EngineOptions
 from edgedec.export.checkpoint import Checkpoint, Weights
 from edgedec.export.pipeline import ExportOptions, export_model
 from edgedec.export.reference import forward

@@ -17,7 +17,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from edgedec.contracts import EngineOptions, Session, Want
+from edgedec.contracts import Session, Want
+from edgedec.devices import EngineOptions
 from edgedec.errors import DeviceError, InputError, StateError, UsageError
 from edgedec.runtimes import native
 from edgedec.runtimes.native import _engine

@@ -37,7 +37,7 @@ from edgedec.architecture import (
     Tokens,
 )
 from edgedec.bundle import Bundle, open_bundle, write_bundle
-from edgedec.contracts import EngineOptions
+from edgedec.devices import EngineOptions
 from edgedec.export import _tiles, quantise
 from edgedec.export.checkpoint import Arrays
 from edgedec.manifest import Format, Forms, Manifest, NativeForm, Provenance, format_of

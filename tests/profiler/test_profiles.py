@@ -14,7 +14,7 @@ import edgedec
 from edgedec import costs, devices, profiler
 from edgedec.architecture import Architecture
 from edgedec.bundle import Bundle, cache_folder, open_bundle
-from edgedec.contracts import Device, EngineOptions
+from edgedec.devices import Device, EngineOptions
 from edgedec.errors import UnsupportedError
 from edgedec.profiler import Subject, bandwidth, measure, store
 from edgedec.profiler.measure import Effort, Measured

@@ -24,7 +24,7 @@ from edgedec.architecture import (
     Tokens,
 )
 from edgedec.bundle import Bundle, open_bundle, write_bundle
-from edgedec.contracts import EngineOptions
+from edgedec.devices import EngineOptions
 from edgedec.export import reference, to_onnx
 from edgedec.export.checkpoint import Arrays
 from edgedec.manifest import Format, Forms, Manifest, Provenance

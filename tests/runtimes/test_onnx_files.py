@@ -19,7 +19,8 @@ from safetensors.numpy import save_file
 from edgedec import cores
 from edgedec import manifest as manifests
 from edgedec.bundle import Bundle, open_bundle, write_bundle
-from edgedec.contracts import EngineOptions, Rows, Session
+from edgedec.contracts import Rows, Session
+from edgedec.devices import EngineOptions
 from edgedec.errors import BundleError, DeviceError, StateError, UsageError, WriteError
 from edgedec.manifest import File, Forms, Manifest
 from edgedec.runtimes import onnx

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgedec import api, drafting, warm
 from edgedec.bundle import add_strategies, open_bundle
-from edgedec.contracts import EngineOptions
+from edgedec.devices import EngineOptions
 from edgedec.models.reference.stories.data import ASSISTANT, USER, load_texts
 from edgedec.models.reference.stories.tasks import KINDS, Pool, make_task
 

@@ -1,0 +1,58 @@
+"""Write the checkpoint folder from a checkpoint of train.py.
+
+python models/reference/fix/package.py --run DIR --out models/reference/fix/checkpoint
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from edgedec.models.reference.stories.data import END
+from edgedec.training.torch_mu import TorchMu, save_official
+
+STORIES = Path(__file__).parents[1] / "stories" / "checkpoint"
+_APPEND_END = {
+    "type": "TemplateProcessing",
+    "single": [
+        {"Sequence": {"id": "A", "type_id": 0}},
+        {"SpecialToken": {"id": END, "type_id": 0}},
+    ],
+    "pair": [
+        {"Sequence": {"id": "A", "type_id": 0}},
+        {"Sequence": {"id": "B", "type_id": 0}},
+        {"SpecialToken": {"id": END, "type_id": 0}},
+    ],
+    "special_tokens": {END: {"id": END, "ids": [0], "tokens": [END]}},
+}
+
+
+def write_folder(model: TorchMu, folder: Path, provenance: dict[str, object]) -> None:
+    """Weights, config, the tokenizer of `stories` that ends a source, and what was done."""
+    save_official(model, folder)
+    write_tokenizer(STORIES / "tokenizer.json", model.shape.context, folder)
+    _write(folder / "provenance.json", provenance)
+
+
+def write_tokenizer(tokenizer: Path, limit: int, folder: Path) -> None:
+    """The tokenizer with a post-processor that appends the end to the source."""
+    content = json.loads(tokenizer.read_text(encoding="utf-8"))
+    content["post_processor"] = _APPEND_END
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    (folder / "tokenizer.json").write_text(text, encoding="utf-8")
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": limit,
+        "bos_token": END,
+        "eos_token": END,
+        "pad_token": END,
+        "clean_up_tokenization_spaces": False,
+    }
+    _write(folder / "tokenizer_config.json", settings)
+
+
+def _write(path: Path, content: dict[str, object]) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

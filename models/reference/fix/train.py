@@ -1,0 +1,98 @@
+"""Train `fix`: python models/reference/fix/train.py --data ../shared/data --out DIR.
+
+Ctrl-C saves and stops; the same line with --resume continues where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import signal
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+from edgedec.models.reference.fix.data import Mixture, make_streams
+from edgedec.models.reference.fix.recipe import Recipe
+from edgedec.models.reference.stories.data import load_texts
+from edgedec.models.reference.stories.train import say
+from edgedec.training.pretrain import Losses, Rates, Report, Schedule, Trainer
+from edgedec.training.torch_llama import load_hugging_face
+from edgedec.training.torch_mu import MuShape, Pairs, TorchMu, from_llama
+
+STORIES = Path(__file__).parents[1] / "stories" / "checkpoint"
+
+
+class FixLoss:
+    """The compiled loss, one graph for each bucket."""
+
+    def __init__(self, model: TorchMu) -> None:
+        def losses(batch: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
+            with torch.autocast("cpu", torch.bfloat16):
+                return model.losses(batch)
+
+        self._losses = torch.compile(losses, dynamic=False)
+
+    def __call__(self, batch: Pairs, step: int) -> Losses:
+        """`loss` is what is trained, `plain` counts all tokens alike."""
+        loss, plain = self._losses(batch)
+        return {"loss": loss, "plain": plain}
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder with corpus/ and text/")
+    parser.add_argument("--out", type=Path, required=True, help="checkpoints")
+    parser.add_argument("--resume", action="store_true", help="continue from the checkpoint")
+    parser.add_argument("--steps", type=int, help="last step; may change at a resume")
+    parser.add_argument("--edit-weight-end", type=float, help="may change at a resume")
+    return parser.parse_args()
+
+
+def recipe_from(arguments: argparse.Namespace) -> Recipe:
+    """The recipe with the changes of the command line."""
+    names = ("steps", "edit_weight_end")
+    changes = {n: getattr(arguments, n) for n in names if getattr(arguments, n) is not None}
+    return dataclasses.replace(Recipe(), **changes)
+
+
+def main() -> None:
+    """Prepare and train."""
+    arguments = parse_arguments()
+    recipe = recipe_from(arguments)
+    tokenizer = Tokenizer.from_file(str(STORIES / "tokenizer.json"))
+    streams = make_streams(load_texts(arguments.data), tokenizer)
+    say(f"pid {os.getpid()} sentences { ({k: len(v.sentences) for k, v in streams.items()}) }")
+    torch.manual_seed(recipe.seed)
+    model = from_llama(load_hugging_face(STORIES), MuShape())
+    torch._dynamo.config.recompile_limit = 2 * len(recipe.buckets) + 8
+    trainer = Trainer(
+        model=model,
+        loss=FixLoss(model),
+        batches=Mixture(streams, tokenizer, recipe),
+        schedule=Schedule(recipe.warmup, recipe.steps, recipe.decay_share, recipe.final_rate),
+        rates=Rates(recipe.muon_rate, recipe.adam_rate, recipe.weight_decay, recipe.clip),
+        folder=arguments.out,
+    )
+    if arguments.resume:
+        trainer.resume()
+    stopping: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _: stopping.append(received))
+
+    def report(report: Report) -> None:
+        if report.step % 10 == 0 or report.step < 5:
+            losses = " ".join(f"{name} {value:.4f}" for name, value in report.losses.items())
+            say(f"step {report.step} tokens {report.tokens} {losses} "
+                f"scale {report.scale:.3f} seconds {report.seconds:.2f}")  # fmt: skip
+
+    say(f"start at {trainer.step}")
+    trainer.run(report, lambda: bool(stopping))
+    say(f"stop at {trainer.step}")
+
+
+if __name__ == "__main__":
+    main()
