@@ -70,6 +70,12 @@ class Weights:
         """A tensor that is computed at export; equal keys share their bytes."""
         return self._graph.weight(name, array.dtype, array.shape, self._data.array(key, array))
 
+    def scaled(self, x: str, scale: float) -> str:
+        """x times a number."""
+        if scale == 1.0:
+            return x
+        return self._graph.node("Mul", [x, self._graph.constant(scale, np.float32)])
+
     def norm(self, x: str, name: str, norm: Norm) -> str:
         """The norm of each row."""
         op = "RMSNormalization" if norm.kind == "rms" else "LayerNormalization"

@@ -1,14 +1,17 @@
 """A checkpoint as ONNX step graphs: pure functions of the rows, the past and the weights.
 
-A model is one graph, or, with `cuts`, a chain of segments whose last one is the head alone. All
-segments read one data file, so a table that is both embedding and head is stored once. Nothing is
-batched; n rows are one step, D the width, G key/value heads of d, V the vocabulary.
+A decoder is one graph, or, with `cuts`, a chain of segments whose last one is the head alone; an
+encoder is a graph of its own. All graphs read one data file, so a table that is embedding and head,
+or read by encoder and decoder, is stored once, and once in memory where rows are looked up in it.
+Nothing is batched; n rows are one step, D the width, G key/value heads of d, V the vocabulary.
 
 Inputs: `ids` [n] and `learned` [c, D] (rows that ids V, V + 1, ... stand for; c >= 1), or `hidden`
 [n, D] where a segment does not begin with the embedding; `positions` [n]; one mask per distinct
 window, `mask` or `mask.w512` [n, capacity + n], added to the scores (0 seen, -3e38 not; columns
 are the past's slots, then this step's rows); `past.{l}.key` and `past.{l}.value` [G, capacity, d];
-`head_rows` [m], the rows that get logits.
+`head_rows` [m], the rows that get logits. With an encoder `cross.{l}.key` and `cross.{l}.value`
+[G, s, d], and, where there is a position bias table, `buckets` [n, capacity + n], the row of it
+that each pair reads (`edgedec.distance`).
 
 Outputs: `new.{l}.key` and `new.{l}.value` [G, n, d], ready to be written into the past;
 `hidden.{j}` [n, D], what goes into layer j (j = L: what the last layer gave), for the layers that
@@ -25,14 +28,17 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from edgedec.architecture import Architecture, Layer
+from edgedec.architecture import Architecture, Attention, Layer
 from edgedec.errors import MissingExtraError, UnsupportedError, UsageError
 from edgedec.export._data import DataFile, Progress
 from edgedec.export._decoder import Decoder, Plan
+from edgedec.export._encoder import Encoder
 from edgedec.export.checkpoint import WeightSource
 from edgedec.manifest import Format, OnnxForm, Segment
+from edgedec.runtimes._source import most_rows
 
 DATA = "decoder.onnx.data"
+ENCODER = "encoder.onnx"
 MAX_CONTEXT = 1 << 21
 """Rotary tables have a row per position; this many make about a gigabyte."""
 
@@ -99,10 +105,17 @@ def write(
     chain = segments(architecture, options.cuts)
     data = DataFile(source)
     plan = Plan(architecture, formats, frozenset(options.hidden), data, DATA)
+    encoder = architecture.encoder
+    if encoder is not None:
+        Encoder(plan).build(encoder).save(folder / ENCODER)
     for segment in chain:
         Decoder(plan, segment).build().save(folder / segment.file)
     data.write(folder / DATA, progress)
-    return OnnxForm(segments=chain, hidden=tuple(sorted(options.hidden)))
+    return OnnxForm(
+        segments=chain,
+        hidden=tuple(sorted(options.hidden)),
+        encoder=None if encoder is None else ENCODER,
+    )
 
 
 def check_options(architecture: Architecture, options: OnnxOptions) -> None:
@@ -125,19 +138,28 @@ def check(architecture: Architecture) -> None:
     Raises:
         UnsupportedError: names the part.
     """
-    positions = architecture.decoder.positions
-    context = architecture.limits.context
+    context, rows = architecture.limits.context, most_rows(architecture)
     if context > MAX_CONTEXT:
         raise UnsupportedError(
             f"a context of {context} tokens is more than the ONNX form holds positions for: give "
             f"--context {MAX_CONTEXT} or less"
         )
+    if rows > MAX_CONTEXT:
+        raise UnsupportedError(
+            f"a source of {rows} rows is more than the {MAX_CONTEXT} positions of the ONNX form"
+        )
+    encoder = architecture.encoder
+    layers = architecture.decoder.layers
+    crossing = [layer for layer in layers if layer.cross_attention is not None]
     problems = {
-        "an encoder": architecture.encoder is not None,
-        "a front end for sound": architecture.frontend is not None,
-        "sinusoidal positions": positions is not None and positions.kind == "sinusoidal",
-        **{k: v for layer in architecture.decoder.layers for k, v in _problems(layer).items() if v},
+        "a front end without an encoder": encoder is None and architecture.frontend is not None,
+        "cross-attention without an encoder": encoder is None and bool(crossing),
+        "an encoder that no layer looks at": encoder is not None and not crossing,
     }
+    for layer in layers:
+        problems |= {k: v for k, v in _problems(layer).items() if v}
+    for layer in () if encoder is None else encoder.layers:
+        problems |= {k: v for k, v in _source_problems(layer).items() if v}
     found = [what for what, there in problems.items() if there]
     if found:
         raise UnsupportedError(
@@ -146,10 +168,30 @@ def check(architecture: Architecture) -> None:
 
 
 def _problems(layer: Layer) -> dict[str, bool]:
-    attention = layer.self_attention
+    attention, cross = layer.self_attention, layer.cross_attention
     return {
-        "cross-attention": layer.cross_attention is not None,
-        "a position bias table": attention.bias_table is not None,
         "attention to later rows": not attention.causal,
-        "centred positions": attention.rope is not None and attention.rope.positions == "centred",
+        "centred positions in a decoder": _is_centred(attention),
+        "positions in cross-attention": cross is not None and _has_positions(cross),
+        "a soft cap on biased scores": _is_capped(attention),
     }
+
+
+def _source_problems(layer: Layer) -> dict[str, bool]:
+    return {
+        "an encoder that does not see later rows": layer.self_attention.causal,
+        "cross-attention in an encoder": layer.cross_attention is not None,
+        "a soft cap on biased scores": _is_capped(layer.self_attention),
+    }
+
+
+def _is_centred(attention: Attention) -> bool:
+    return attention.rope is not None and attention.rope.positions == "centred"
+
+
+def _is_capped(attention: Attention) -> bool:
+    return attention.bias_table is not None and attention.softcap is not None
+
+
+def _has_positions(cross: Attention) -> bool:
+    return not (cross.rope is None and cross.bias_table is None and cross.window is None)

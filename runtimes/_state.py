@@ -1,4 +1,4 @@
-"""Saved sessions: a safetensors file that says what it belongs to.
+"""Saved sessions: a safetensors file that says what it belongs to, and which source was read.
 
 A file may come from anywhere, so its identity, sizes, shapes and types are checked before any of it
 is used. It knows no model and no session.
@@ -7,8 +7,10 @@ is used. It knows no model and no session.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,34 @@ from edgedec.errors import StateError, WriteError
 LAYOUT = "1"
 
 Tensors = dict[str, NDArray[Any]]
-Shapes = Callable[[int], Mapping[str, tuple[int, ...]]]
-"""The tensors that a state of so many tokens has, besides `tokens` and `positions`: floats, or
-bytes where a shape has one dimension."""
+Shapes = Callable[[int, int], Mapping[str, tuple[int, ...]]]
+"""The tensors that a state of so many tokens and source rows has, besides `tokens` and `positions`:
+floats, or bytes where a shape has one dimension."""
 
 
-def write(path: Path, tensors: Tensors, identity: Mapping[str, str]) -> None:
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the encoder has read: how many rows it gave, and the source's key; nothing by default.
+
+    The two are the session's `source_rows` and `source_key`.
+    """
+
+    rows: int = 0
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most there can be of positions, of token ids and of source rows."""
+
+    context: int
+    ids: int
+    source: int = 0
+
+
+def write(
+    path: Path, tensors: Tensors, identity: Mapping[str, str], heard: Heard = Heard()
+) -> None:
     """Write a state; it appears complete or not at all.
 
     Raises:
@@ -38,8 +62,9 @@ def write(path: Path, tensors: Tensors, identity: Mapping[str, str]) -> None:
         raise WriteError(f"the session cannot be saved to {path}: there is no such folder")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    source = {"source_rows": str(heard.rows), "source_key": heard.key}
     try:
-        save_file(whole, partial, metadata={"layout": LAYOUT, **identity})
+        save_file(whole, partial, metadata={"layout": LAYOUT, **source, **identity})
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -50,9 +75,9 @@ def write(path: Path, tensors: Tensors, identity: Mapping[str, str]) -> None:
 
 
 def read(
-    path: Path, identity: Mapping[str, str], shapes: Shapes, limits: tuple[int, int]
-) -> Tensors:
-    """Read a state back; `limits` are the number of positions and of token ids there are.
+    path: Path, identity: Mapping[str, str], shapes: Shapes, limits: Limits
+) -> tuple[Tensors, Heard]:
+    """Read a state back.
 
     Raises:
         StateError: it is damaged, or belongs to something else; the message names both.
@@ -63,15 +88,22 @@ def read(
         raise StateError(f"the saved session {path} cannot be read: there is no such file")
     try:
         with safe_open(path, framework="numpy") as file:
-            _check_identity(path, file.metadata() or {}, {"layout": LAYOUT, **identity})
+            metadata = file.metadata() or {}
+            _check_identity(path, metadata, {"layout": LAYOUT, **identity})
+            heard = _heard(path, metadata, limits)
             found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             forms = {name: (tuple(s.get_shape()), s.get_dtype()) for name, s in found.items()}
-            _check_forms(path, forms, shapes, limits[0])
+            _check_forms(path, forms, lambda tokens: shapes(tokens, heard.rows), limits.context)
             tensors = {name: file.get_tensor(name) for name in forms}
     except (OSError, SafetensorError) as error:
         raise StateError(f"the saved session {path} cannot be read: {error}") from None
     _check_values(path, tensors, limits)
-    return tensors
+    if limits.source and len(tensors["tokens"]) and not heard.rows:
+        raise StateError(
+            f"the saved session {path} holds a text without its source: it is damaged, start a "
+            "new session"
+        )
+    return tensors, heard
 
 
 def _check_identity(path: Path, found: Mapping[str, str], expected: Mapping[str, str]) -> None:
@@ -83,12 +115,27 @@ def _check_identity(path: Path, found: Mapping[str, str], expected: Mapping[str,
             )
 
 
+def _heard(path: Path, metadata: Mapping[str, str], limits: Limits) -> Heard:
+    rows, key = metadata.get("source_rows", "0"), metadata.get("source_key", "")
+    count = int(rows) if re.fullmatch("[0-9]{1,9}", rows) else -1
+    if not 0 <= count <= limits.source or not re.fullmatch("[0-9a-f]{32}" if count else "", key):
+        raise StateError(
+            f"the saved session {path} holds {_short(rows)} rows of a source {_short(key)!r}, the "
+            f"model reads up to {limits.source}: it is damaged or was made by a larger model, "
+            "start a new session"
+        )
+    return Heard(count, key)
+
+
 def _short(value: str | None) -> str:
     return "missing" if value is None else value[:40]
 
 
 def _check_forms(
-    path: Path, found: Mapping[str, tuple[tuple[int, ...], str]], shapes: Shapes, longest: int
+    path: Path,
+    found: Mapping[str, tuple[tuple[int, ...], str]],
+    shapes: Callable[[int], Mapping[str, tuple[int, ...]]],
+    longest: int,
 ) -> None:
     count = (found.get("tokens", ((), ""))[0] or (0,))[0]
     if count > longest:
@@ -109,8 +156,8 @@ def _check_forms(
             )
 
 
-def _check_values(path: Path, tensors: Tensors, limits: tuple[int, int]) -> None:
-    for name, limit in zip(("positions", "tokens"), limits, strict=True):
+def _check_values(path: Path, tensors: Tensors, limits: Limits) -> None:
+    for name, limit in (("positions", limits.context), ("tokens", limits.ids)):
         values = tensors[name]
         if len(values) and not 0 <= values.min() <= values.max() < limit:
             raise StateError(

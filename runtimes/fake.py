@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from edgedec.architecture import Architecture
 from edgedec.bundle import Bundle
 from edgedec.contracts import Capabilities, Layers, Rows, Want
 from edgedec.devices import Device, EngineOptions
@@ -29,7 +30,7 @@ from edgedec.errors import DeviceError, InputError, UsageError
 from edgedec.rowsets import check_hidden, layer_set
 from edgedec.rowtree import Call, RowTree
 
-from . import _state
+from . import _source, _state
 from ._result import Result, chosen_rows
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ FORM = "none"
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
+_ANY_LENGTH = 10**9 - 1
 
 
 def devices() -> list[Device]:
@@ -66,6 +68,7 @@ def open(bundle: Bundle, options: EngineOptions) -> Fake:
         eos=model.tokens.eos,
         cuts=bundle.manifest.cuts,
         encoder=model.encoder is not None,
+        reads=None if model.encoder is None else model,
     )
 
 
@@ -76,6 +79,7 @@ class Fake:
     `sharpness` weighs a habit of the last token against the whole text: the higher, the more
     the text repeats itself. `agreement` is how often rows that skipped layers guess what the whole
     model says. On the `script` the next token is the script's, and after its end `eos[0]`.
+    With an `encoder` it reads whatever is not empty, or what the model `reads`.
     """
 
     vocab: int = 256
@@ -90,6 +94,7 @@ class Fake:
     row_widths: tuple[int, ...] | None = None
     max_rows: int = 512
     encoder: bool = False
+    reads: Architecture | None = None
     learned: list[int] = field(default_factory=list, init=False)
     closed: bool = field(default=False, init=False)
 
@@ -118,6 +123,31 @@ class Fake:
     def close(self) -> None:
         """End all sessions."""
         self.closed = True
+
+    @property
+    def most_rows(self) -> int:
+        """The most rows that a source can give."""
+        if self.reads is not None:
+            return _source.most_rows(self.reads)
+        return _ANY_LENGTH if self.encoder else 0
+
+    def read(self, source: Ints | Floats) -> tuple[int, _state.Heard]:
+        """The path that a source begins, and what was heard of it.
+
+        Raises:
+            InputError: it is empty, or longer than what is read.
+            UsageError: there is no encoder, or it has another form than what is read.
+        """
+        if not self.encoder:
+            raise UsageError("this model has no encoder: give it a prompt only")
+        if not len(source):
+            raise InputError("the source is empty: give it at least one token or frame")
+        array, rows = np.asarray(source), len(source)
+        if self.reads is not None:
+            array = _source.checked(source, self.reads)
+            frontend = self.reads.frontend
+            rows = rows if frontend is None else frontend.rows(rows)
+        return _digest(array), _state.Heard(rows, _source.key_of(array))
 
     @cached_property
     def identity(self) -> dict[str, str]:
@@ -163,7 +193,7 @@ class FakeSession:
         self._engine = engine
         self._tree = RowTree(engine.layers, engine.context, engine.max_rows)
         self._root: int | None = None if engine.encoder else 0
-        self._source_rows = 0
+        self._heard = _state.Heard()
         # By slot: the hash of the path, the same with the extra rows in sight, the token.
         self._rows: dict[int, tuple[int, int, int]] = {}
 
@@ -189,7 +219,7 @@ class FakeSession:
         if self._engine.closed:
             raise UsageError("the model was closed: load it again")
         if self._root is None:
-            raise UsageError("this model reads a source: call encode before the first step")
+            raise UsageError(_source.NOT_ENCODED)
         return self._engine
 
     def _check_width(self, count: int) -> None:
@@ -246,48 +276,50 @@ class FakeSession:
 
     @property
     def source_rows(self) -> int:
-        """One row for each item of the source."""
-        return self._source_rows
+        """One row for each item of the source, or as many as the model gives."""
+        return self._heard.rows
+
+    @property
+    def source_key(self) -> str:
+        """The digest of the source; "" before the first."""
+        return self._heard.key
 
     def encode(self, source: Ints | Floats) -> None:
         """Read a source: another source, another text. A trunk from before is dropped."""
-        if not self._engine.encoder:
-            raise UsageError("this model has no encoder: give it a prompt only")
-        if not len(source):
-            raise InputError("the source is empty")
+        root, heard = self._engine.read(source)
         self.truncate(0)
-        self._root = _digest(np.asarray(source))
-        self._source_rows = len(source)
+        self._root, self._heard = root, heard
 
     def save(self, path: Path) -> None:
         """Write the trunk to a safetensors file."""
         rows = [self._rows[slot] for slot in self._tree.trunk_slots.tolist()]
-        plain = np.array([*rows, (self._root or 0, self._source_rows, 0)], np.uint64)
+        plain = np.array([*rows, (self._root or 0, 0, 0)], np.uint64)
         tensors: _state.Tensors = {
             "tokens": np.array(self.tokens, np.int64),
             "positions": self._tree.trunk_positions,
             "rows": plain.view(np.float32).reshape(len(plain), 6),
         }
-        _state.write(path, tensors, self._engine.identity)
+        _state.write(path, tensors, self._engine.identity, self._heard)
 
     def load(self, path: Path) -> None:
         """Take over a saved trunk."""
         engine = self._engine
-        found = _state.read(
+        found, heard = _state.read(
             path,
             engine.identity,
-            lambda count: {"rows": (count + 1, 6)},
-            (engine.context, engine.vocab + len(engine.learned)),
+            lambda count, _: {"rows": (count + 1, 6)},
+            _state.Limits(engine.context, engine.vocab + len(engine.learned), engine.most_rows),
         )
         rows = np.ascontiguousarray(found["rows"]).view(np.uint64).tolist()
-        self._root, self._source_rows, _ = rows.pop()
+        root = rows.pop()[0]
+        self._root, self._heard = None if engine.encoder and not heard.rows else root, heard
         self._tree = self._tree.restored(found["tokens"].tolist(), found["positions"])
         self._rows = {slot: tuple(row) for slot, row in enumerate(rows)}
 
     def fork(self) -> FakeSession:
         """A second session with a copy of this trunk."""
         other = FakeSession(self._engine)
-        other._root, other._source_rows = self._root, self._source_rows
+        other._root, other._heard = self._root, self._heard
         other._tree = self._tree.restored(self.tokens, self._tree.trunk_positions)
         slots = self._tree.trunk_slots.tolist()
         other._rows = {index: self._rows[slot] for index, slot in enumerate(slots)}

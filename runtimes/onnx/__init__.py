@@ -1,11 +1,13 @@
 """ONNX Runtime: the portable back end. It serves the CPU; other devices are named, not used.
 
-engine.py      a bundle's segments as ONNX Runtime sessions
-segments.py    which tensors a segment takes and gives, and whether it does
+engine.py      a bundle's graphs as ONNX Runtime sessions
+segments.py    which tensors a graph takes and gives, and whether it does
+encoder.py     a source, run through the encoder's graph
 session.py     one conversation
 bindings.py    the buffers of a step, bound once per shape
+buffers.py     numpy's memory as ONNX Runtime sees it
 keyvalues.py   keys and values of all rows
-masks.py       who sees whom, as numbers to add to the scores
+masks.py       who sees whom and how far apart, as numbers to add to the scores
 """
 
 from __future__ import annotations

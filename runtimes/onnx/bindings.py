@@ -8,16 +8,19 @@ tree and no tokens.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgedec.architecture import BiasTable
 from edgedec.errors import DeviceError
 from edgedec.manifest import mask_name
 
+from .buffers import attach, by_layer, shrinking
+from .encoder import Encoded
 from .keyvalues import KeyValues, new
 from .segments import Block, Loaded, shows
 
@@ -61,6 +64,7 @@ class Bound:
     ids: Indices
     positions: Indices
     masks: dict[int | None, Floats]
+    buckets: Indices | None
     head_rows: Indices
     entering: Floats | None
     logits: Floats
@@ -68,8 +72,20 @@ class Bound:
     made: dict[Block, Floats] = field(default_factory=dict)
     leaving: Floats | None = None
     options: Any = None
-    chain: list[tuple[Any, Any]] = field(default_factory=list)
+    chain: list[tuple[Loaded, Any]] = field(default_factory=list)
     values: list[Any] = field(default_factory=list)
+    encoded: Encoded | None = None
+    crossing: list[Any] = field(default_factory=list)
+
+    def look_at(self, encoded: Encoded) -> None:
+        """Let the layers' cross-attention see what an encoder gave."""
+        if encoded is self.encoded:
+            return
+        arrays = by_layer("cross", encoded.arrays, encoded.arrays)
+        self.encoded, self.crossing = encoded, []
+        for segment, binding in self.chain:
+            for name in segment.inputs & arrays.keys():
+                self.crossing.append(attach(binding.bind_ortvalue_input, name, arrays[name]))
 
     def run(self) -> None:
         """Run the segments.
@@ -78,8 +94,8 @@ class Bound:
             DeviceError: ONNX Runtime failed; its reason in one line.
         """
         try:
-            for session, binding in self.chain:
-                session.run_with_iobinding(binding, self.options)
+            for segment, binding in self.chain:
+                segment.session.run_with_iobinding(binding, self.options)
         except Exception as error:  # ONNX Runtime's errors have no common class of their own.
             reason = str(error).splitlines()[0]
             raise DeviceError(f"ONNX Runtime failed in a step: {reason}") from error
@@ -88,7 +104,8 @@ class Bound:
     def size(self) -> int:
         """Bytes of what grows with rows and vocabulary."""
         arrays = [*self.masks.values(), *self.made.values(), *self.hidden.values(), self.logits]
-        return sum(array.nbytes for array in arrays)
+        places = 0 if self.buckets is None else self.buckets.nbytes
+        return places + sum(array.nbytes for array in arrays)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +114,7 @@ class Parts:
 
     segments: Sequence[Loaded]
     windows: Sequence[int | None]
+    table: BiasTable | None
     width: int
     vocab: int
 
@@ -113,22 +131,27 @@ class Bindings:
         """Forget all: the buffers of keys and values moved."""
         self._bound.clear()
 
+    def look_at(self, encoded: Encoded) -> None:
+        """Let all shapes see this source, and let go of the one before."""
+        for bound in self._bound.values():
+            bound.look_at(encoded)
+
     def close(self) -> None:
         """Let go of the segments."""
         self.clear()
         self._parts = replace(self._parts, segments=())
 
-    def get(self, shape: Shape, past: KeyValues, learned: Floats) -> Bound:
-        """The buffers of this shape, bound to this past."""
+    def get(self, shape: Shape, past: KeyValues, learned: Floats, encoded: Encoded) -> Bound:
+        """The buffers of this shape, bound to this past and this source."""
         if learned is not self._learned:
             self.clear()
             self._learned = learned
         bound = self._bound.get(shape)
-        if bound is not None:
-            self._bound.move_to_end(shape)
-            return bound
-        self._make_room()
-        bound = self._bound[shape] = bind(self._parts, shape, past, learned)
+        if bound is None:
+            self._make_room()
+            bound = self._bound[shape] = bind(self._parts, shape, past, learned)
+        self._bound.move_to_end(shape)
+        bound.look_at(encoded)
         return bound
 
     def _make_room(self) -> None:
@@ -147,10 +170,11 @@ def bind(parts: Parts, shape: Shape, past: KeyValues, learned: Floats) -> Bound:
         masks={window: np.zeros((rows, total), np.float32) for window in parts.windows},
         head_rows=np.arange(shape.logits, dtype=np.int64),
         entering=None if shape.entry == "ids" else np.zeros((rows, width), np.float32),
+        buckets=None if parts.table is None else np.zeros((rows, total), np.int64),
         logits=np.zeros((shape.logits, parts.vocab), np.float32),
     )
     if rows >= BIG_STEP:
-        bound.options = _shrinking()
+        bound.options = shrinking()
     if shape.entry == "vectors" and bound.entering is not None:
         learned = bound.entering
     stream = bound.entering
@@ -161,14 +185,6 @@ def bind(parts: Parts, shape: Shape, past: KeyValues, learned: Floats) -> Bound:
     if shape.run >> parts.segments[-1].spec.last - 1:
         bound.leaving = None
     return bound
-
-
-def _shrinking() -> Any:
-    from onnxruntime import RunOptions
-
-    options = RunOptions()
-    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-    return options
 
 
 def _runs(segment: Loaded, shape: Shape) -> bool:
@@ -194,11 +210,12 @@ class _Chain:
         for block in self.segment.blocks:
             self.bound.made[block] = new(block, self.shape.rows)
         given = self._outputs()
+        values = self.bound.values
         for name, array in self._inputs(learned, stream).items():
-            self._attach(binding.bind_ortvalue_input, name, array)
+            values.append(attach(binding.bind_ortvalue_input, name, array))
         for name, array in given.items():
-            self._attach(binding.bind_ortvalue_output, name, array)
-        self.bound.chain.append((self.segment.session, binding))
+            values.append(attach(binding.bind_ortvalue_output, name, array))
+        self.bound.chain.append((self.segment, binding))
         if not self.segment.spec.head:
             self.bound.leaving = given[f"hidden.{self.segment.spec.last}"]
 
@@ -210,15 +227,17 @@ class _Chain:
             "positions": bound.positions,
             "head_rows": bound.head_rows,
             **{mask_name(window): mask for window, mask in bound.masks.items()},
-            **self._by_layer("past", self.past.arrays),
+            **by_layer("past", self.segment.blocks, self.past.arrays),
         }
+        if bound.buckets is not None:
+            offered["buckets"] = bound.buckets
         if stream is not None:
             offered["hidden"] = stream
-        return {name: offered[name] for name in self.segment.inputs}
+        return {name: array for name, array in offered.items() if name in self.segment.inputs}
 
     def _outputs(self) -> dict[str, Floats]:
         spec, shown = self.segment.spec, set(self.shape.hidden)
-        given: dict[str, Floats] = self._by_layer("new", self.bound.made)
+        given = by_layer("new", self.segment.blocks, self.bound.made)
         if not spec.head:
             shown.add(spec.last)
         for layer in sorted(shown.intersection(shows(spec))):
@@ -227,19 +246,3 @@ class _Chain:
         if spec.head and self.shape.logits:
             given["logits"] = self.bound.logits
         return given
-
-    def _by_layer(self, kind: str, arrays: Mapping[Block, Floats]) -> dict[str, Floats]:
-        return {
-            f"{kind}.{layer}.{part}": arrays[block][layer - block.first, index]
-            for block in self.segment.blocks
-            for layer in range(block.first, block.last)
-            for index, part in enumerate(("key", "value"))
-        }
-
-    def _attach(self, attach: Callable[[str, Any], None], name: str, array: NDArray[Any]) -> None:
-        from onnxruntime import OrtValue
-
-        value = OrtValue.ortvalue_from_numpy(array)
-        # The binding does not hold the memory: it must live as long as this shape.
-        self.bound.values.append((value, array))
-        attach(name, value)

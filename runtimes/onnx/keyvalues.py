@@ -87,13 +87,11 @@ def _shape(block: Block, rows: int) -> tuple[int, int, int, int, int]:
     return (block.last - block.first, 2, block.heads, rows, block.dim)
 
 
-def name(block: Block) -> str:
+def name(block: Block, kind: str = "layers") -> str:
     """The name of a block in a saved state."""
-    return f"layers.{block.first}.{block.last}"
+    return f"{kind}.{block.first}.{block.last}"
 
 
-def shapes(blocks: Sequence[Block], rows: int) -> dict[str, tuple[int, ...]]:
-    """What `gathered` gives for so many rows."""
-    return {
-        name(block): (block.last - block.first, 2, block.heads, rows, block.dim) for block in blocks
-    }
+def shapes(blocks: Sequence[Block], rows: int, kind: str = "layers") -> dict[str, tuple[int, ...]]:
+    """What a saved state holds of so many rows."""
+    return {name(block, kind): _shape(block, rows) for block in blocks}

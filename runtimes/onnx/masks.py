@@ -1,7 +1,7 @@
 """Who sees whom, as numbers that a graph adds to its scores: 0 for seen, a very negative one else.
 
-Columns are first the slots of the past, then the rows of the step. It knows no model but the
-windows of its layers.
+And how far apart they are, as T5's buckets. Columns are first the slots of the past, then the rows
+of the step. It knows no model but the windows and the bias table of its layers.
 """
 
 from __future__ import annotations
@@ -11,19 +11,31 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgedec.architecture import BiasTable
+from edgedec.distance import buckets
 from edgedec.rowtree import Call, RowTree
 
 if TYPE_CHECKING:
     from edgedec.contracts import Floats
+    from edgedec.rowsets import Indices
 
 SEEN = np.float32(0)
 HIDDEN = np.float32(-3e38)
 
 
+def reach(table: BiasTable) -> int:
+    """A distance from which on all share a bucket, each direction its own."""
+    return max(table.buckets, 2 * table.max_distance)
+
+
 class Masks:
     """Follows one tree; the trunk's columns are remembered from step to step."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, table: BiasTable | None = None) -> None:
+        self._lookup = np.zeros(1, np.int64)
+        if table is not None:
+            far = reach(table)
+            self._lookup = buckets(table, np.arange(far, -far - 1, -1)).astype(np.int64)
         self._trunk = np.full(capacity, HIDDEN)
         self._positions = np.zeros(capacity, np.int64)
         self._known = 0
@@ -49,6 +61,17 @@ class Masks:
             mask[:, capacity:] = own
             if window is not None and call.positions.max() >= window:
                 self._hide_far(mask, call, window)
+
+    def fill_buckets(self, places: Indices, call: Call) -> None:
+        """Write the buckets [n, capacity + n] of the call whose masks were filled last."""
+        capacity, far = len(self._trunk), len(self._lookup) // 2
+        here = call.positions[:, None]
+        for columns, there in (
+            (slice(capacity), self._positions),
+            (slice(capacity, None), call.positions),
+        ):
+            apart = np.clip(here - there, -far, far)
+            places[:, columns] = self._lookup[apart + far]
 
     def _follow(self, tree: RowTree) -> None:
         """Mark what became trunk since the last step; after a cut, anew."""

@@ -1,4 +1,4 @@
-"""What a segment's graph takes and gives, and the check that a file really does.
+"""What the graphs of encoder and segments take and give, and the check that a file really does.
 
 The interface is described in `edgedec.export.to_onnx`. Sizes come from the architecture, so that
 nothing in a graph is believed that the manifest does not say.
@@ -7,11 +7,11 @@ nothing in a graph is believed that the manifest does not say.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgedec.architecture import Architecture
+from edgedec.architecture import Architecture, Attention
 from edgedec.errors import BundleError
 from edgedec.manifest import Manifest, OnnxForm, Segment, mask_name
 from edgedec.weights import shapes
@@ -24,7 +24,7 @@ Form = tuple[str | int | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Neighbouring layers [first, last) of one segment with the same heads G and width d."""
+    """Neighbouring layers [first, last) with the same key/value heads G and width d."""
 
     first: int
     last: int
@@ -49,14 +49,38 @@ def windows(architecture: Architecture) -> tuple[int | None, ...]:
 
 def blocks(segment: Segment, architecture: Architecture) -> tuple[Block, ...]:
     """The layers of a segment in runs of equal keys and values."""
+    layers = architecture.decoder.layers
+    return _runs({i: layers[i].self_attention for i in range(segment.first, segment.last)})
+
+
+def crossing(
+    architecture: Architecture, first: int = 0, last: int | None = None
+) -> tuple[Block, ...]:
+    """The layers [first, last) that look at the encoder's output, in runs of equal keys."""
+    layers = architecture.decoder.layers[first:last]
+    cross = {i: layer.cross_attention for i, layer in enumerate(layers, first)}
+    return _runs({i: spec for i, spec in cross.items() if spec is not None})
+
+
+def _runs(layers: Mapping[int, Attention]) -> tuple[Block, ...]:
     found: list[Block] = []
-    for index in range(segment.first, segment.last):
-        spec = architecture.decoder.layers[index].self_attention
+    for index, spec in layers.items():
         new = Block(index, index + 1, spec.kv_heads, spec.head_dim)
-        if found and (found[-1].heads, found[-1].dim) == (new.heads, new.dim):
+        last = found[-1] if found else None
+        if last is not None and (last.last, last.heads, last.dim) == (index, new.heads, new.dim):
             new = Block(found.pop().first, index + 1, new.heads, new.dim)
         found.append(new)
     return tuple(found)
+
+
+def layer_names(kind: str, found: Iterable[Block]) -> dict[str, tuple[Block, int, int]]:
+    """The tensors `kind`.{layer}.key and .value: the block, the layer in it, 0 or 1."""
+    return {
+        f"{kind}.{layer}.{part}": (block, layer - block.first, index)
+        for block in found
+        for layer in range(block.first, block.last)
+        for index, part in enumerate(("key", "value"))
+    }
 
 
 def check_size(manifest: Manifest) -> None:
@@ -104,8 +128,7 @@ def load(
     Raises:
         BundleError: an input or output is missing, unknown, or has another type or shape.
     """
-    inputs = {value.name: (value.type, *value.shape) for value in session.get_inputs()}
-    outputs = {value.name: (value.type, *value.shape) for value in session.get_outputs()}
+    inputs, outputs = _forms(session.get_inputs()), _forms(session.get_outputs())
     takes, gives = _takes(spec, architecture), _gives(spec, architecture)
     optional = {"positions", *(mask_name(window) for window in windows(architecture))}
     _check(spec.file, "input", inputs, takes, set(takes) - optional)
@@ -114,6 +137,27 @@ def load(
     required |= {f"hidden.{layer}" for layer in shown}
     _check(spec.file, "output", outputs, gives, required)
     return Loaded(spec, session, frozenset(inputs), blocks(spec, architecture))
+
+
+def check_encoder(file: str, session: Any, architecture: Architecture) -> None:
+    """Check an encoder's graph against the architecture.
+
+    Raises:
+        BundleError: an input or output is missing, unknown, or has another type or shape.
+    """
+    frontend = architecture.frontend
+    takes: dict[str, Form] = (
+        {"source": (WHOLE, None)}
+        if frontend is None
+        else {"features": (FLOATS, None, frontend.features)}
+    )
+    gives = _keys_and_values("cross", crossing(architecture))
+    _check(file, "input", _forms(session.get_inputs()), takes, takes)
+    _check(file, "output", _forms(session.get_outputs()), gives, gives)
+
+
+def _forms(values: Iterable[Any]) -> dict[str, tuple[Any, ...]]:
+    return {value.name: (value.type, *value.shape) for value in values}
 
 
 def shows(spec: Segment) -> range:
@@ -131,23 +175,23 @@ def _takes(spec: Segment, architecture: Architecture) -> dict[str, Form]:
     takes |= {"ids": rows, "learned": vectors} if spec.embed else {"hidden": vectors}
     if spec.head:
         takes["head_rows"] = rows
-    return takes | _keys_and_values("past", spec, architecture)
+    layers = architecture.decoder.layers[spec.first : spec.last]
+    if any(layer.self_attention.bias_table for layer in layers):
+        takes["buckets"] = (WHOLE, None, None)
+    takes |= _keys_and_values("cross", crossing(architecture, spec.first, spec.last))
+    return takes | _keys_and_values("past", blocks(spec, architecture))
 
 
 def _gives(spec: Segment, architecture: Architecture) -> dict[str, Form]:
-    gives = _keys_and_values("new", spec, architecture)
+    gives = _keys_and_values("new", blocks(spec, architecture))
     width = architecture.embed.dim
     gives |= {f"hidden.{layer}": (FLOATS, None, width) for layer in shows(spec)}
     return gives | ({"logits": (FLOATS, None, architecture.vocab)} if spec.head else {})
 
 
-def _keys_and_values(kind: str, spec: Segment, architecture: Architecture) -> dict[str, Form]:
-    return {
-        f"{kind}.{layer}.{part}": (FLOATS, block.heads, None, block.dim)
-        for block in blocks(spec, architecture)
-        for layer in range(block.first, block.last)
-        for part in ("key", "value")
-    }
+def _keys_and_values(kind: str, found: Iterable[Block]) -> dict[str, Form]:
+    named = layer_names(kind, found)
+    return {name: (FLOATS, block.heads, None, block.dim) for name, (block, *_) in named.items()}
 
 
 def _check(
@@ -161,7 +205,7 @@ def _check(
         form, expected = found.get(name), known.get(name)
         if form is None or expected is None or not _fits(form, expected):
             raise BundleError(
-                f"{file} is not a step of this model: its {kind} {name!r} is "
+                f"{file} is not a part of this model: its {kind} {name!r} is "
                 f"{form or 'missing'}, expected is {expected or 'none'}: export again"
             )
 

@@ -16,12 +16,14 @@ from edgedec.contracts import Layers, Rows, Want
 from edgedec.errors import InputError, UsageError
 from edgedec.rowsets import bucket, check_hidden, layer_set
 from edgedec.rowtree import Call, RowTree
-from edgedec.runtimes import _state
+from edgedec.runtimes import _source, _state
 from edgedec.runtimes._result import Result, chosen_rows
 
 from .bindings import Bindings, Bound, Entry, Shape
+from .encoder import Encoded
 from .keyvalues import KeyValues, shapes
 from .masks import Masks
+from .segments import crossing
 
 if TYPE_CHECKING:
     from edgedec.contracts import Floats, Ints
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 _ANY = Want()
 
+SPARE = 4096
+"""Rows that may live beyond the context: many beams share little but the prompt."""
+
 
 class OnnxSession:
     """A trunk, living rows, and their keys and values in host memory."""
@@ -38,18 +43,20 @@ class OnnxSession:
     def __init__(self, engine: Onnx) -> None:
         self._engine = engine
         self._model = engine.architecture
-        self._spare = engine.capabilities.max_rows
         parts = engine.parts
         self._blocks = [block for segment in parts.segments for block in segment.blocks]
+        self._table = parts.table
+        self._crossing = crossing(self._model)
+        self._encoded = Encoded.nothing(self._crossing)
         self._bindings = Bindings(parts)
-        self._adopt(RowTree(self._model.layers, self._model.limits.context, self._spare))
+        self._adopt(RowTree(self._model.layers, self._model.limits.context, SPARE))
 
     def _adopt(self, tree: RowTree) -> None:
         """Begin anew with a tree and empty buffers that can hold it."""
         capacity = bucket(tree.width, self._limit)
         self._tree = tree
         self._past = KeyValues(self._blocks, capacity)
-        self._masks = Masks(capacity)
+        self._masks = Masks(capacity, self._table)
         self._leaving: Floats | None = None
         self._bindings.clear()
 
@@ -59,7 +66,7 @@ class OnnxSession:
 
     @property
     def _limit(self) -> int:
-        return self._model.limits.context + self._spare
+        return self._model.limits.context + SPARE
 
     @property
     def tokens(self) -> Sequence[int]:
@@ -93,6 +100,8 @@ class OnnxSession:
         capabilities = self._engine.capabilities
         if self._engine.closed:
             raise UsageError("the model was closed: load it again")
+        if capabilities.encoder and not self._encoded.heard.rows:
+            raise UsageError(_source.NOT_ENCODED)
         if count > capabilities.max_rows:
             raise InputError(f"a step of {count} rows; at most {capabilities.max_rows} fit")
         run = layer_set(layers, self._model.layers, capabilities.cuts)
@@ -123,7 +132,8 @@ class OnnxSession:
         shape = Shape(count, logits, chosen is None, run, hidden, source[0])
         try:
             self._reserve()
-            bound = self._bindings.get(shape, self._past, self._engine.learned)
+            learned = self._engine.learned
+            bound = self._bindings.get(shape, self._past, learned, self._encoded)
             self._enter(bound, call, chosen, source)
             bound.run()
         except BaseException:
@@ -163,6 +173,8 @@ class OnnxSession:
         if chosen is not None:
             bound.head_rows[:] = chosen
         self._masks.fill(bound.masks, call, self._tree)
+        if bound.buckets is not None:
+            self._masks.fill_buckets(bound.buckets, call)
 
     def _remember(self, leaving: Floats, call: Call) -> None:
         """Keep what rows are when they leave early, by slot: they may be resumed."""
@@ -182,36 +194,53 @@ class OnnxSession:
 
     @property
     def source_rows(self) -> int:
-        """None: there is no encoder."""
-        return 0
+        """How many rows the encoder gave; 0 before the first source and without an encoder."""
+        return self._encoded.heard.rows
+
+    @property
+    def source_key(self) -> str:
+        """The digest of the source; "" before the first and without an encoder."""
+        return self._encoded.heard.key
 
     def encode(self, source: Ints | Floats) -> None:
-        """Refused: the ONNX form holds decoders only."""
-        raise UsageError("this model has no encoder: give it a prompt only")
+        """Run the encoder over a source and keep what it gives; see the contract."""
+        checked, encoder = _source.checked(source, self._model), self._engine.encoder
+        assert encoder is not None
+        self.truncate(0)
+        if _source.key_of(checked) != self.source_key:
+            # Let go of the old keys and values first: two copies are never in memory.
+            self._encoded = Encoded.nothing(self._crossing)
+            self._bindings.look_at(self._encoded)
+            self._encoded = encoder.run(checked)
 
     def fork(self) -> OnnxSession:
-        """A second session with a copy of this trunk; the weights are shared."""
+        """A second session with a copy of this trunk; weights and source are shared."""
         other = self._engine.session()
+        other._encoded = self._encoded
         tree = self._tree
         other._take_over(tree.tokens, tree.trunk_positions, self._past.gathered(tree.trunk_slots))
         return other
 
     def save(self, path: Path) -> None:
-        """Write the trunk with its keys and values to a safetensors file."""
+        """Write the trunk and what the encoder gave to a safetensors file."""
         tensors: _state.Tensors = {
             "tokens": np.array(self.tokens, np.int64),
             "positions": self._tree.trunk_positions,
             **self._past.gathered(self._tree.trunk_slots),
+            **self._encoded.tensors(),
         }
-        _state.write(path, tensors, self._engine.identity)
+        _state.write(path, tensors, self._engine.identity, self._encoded.heard)
 
     def load(self, path: Path) -> None:
-        """Take over a saved trunk; what was here is dropped."""
-        limits = (self._model.limits.context, self._engine.ids)
-        found = _state.read(
-            path, self._engine.identity, lambda rows: shapes(self._blocks, rows), limits
-        )
+        """Take over a saved trunk and its source; what was here is dropped."""
+        most = _source.most_rows(self._model)
+        limits = _state.Limits(self._model.limits.context, self._engine.ids, most)
+        found, heard = _state.read(path, self._engine.identity, self._shapes, limits)
+        self._encoded = Encoded.restored(heard, self._crossing, found)
         self._take_over(found["tokens"].tolist(), found["positions"], found)
+
+    def _shapes(self, tokens: int, rows: int) -> dict[str, tuple[int, ...]]:
+        return {**shapes(self._blocks, tokens), **shapes(self._crossing, rows, "cross")}
 
     def _take_over(
         self, tokens: Sequence[int], positions: Indices, rows: Mapping[str, Floats]

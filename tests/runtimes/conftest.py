@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -24,6 +24,7 @@ from edgedec.architecture import (
     Tokens,
 )
 from edgedec.bundle import Bundle, open_bundle, write_bundle
+from edgedec.contracts import Rows, Session
 from edgedec.devices import EngineOptions
 from edgedec.export import reference, to_onnx
 from edgedec.export.checkpoint import Arrays
@@ -32,8 +33,10 @@ from edgedec.runtimes import onnx
 from edgedec.runtimes.onnx.engine import Onnx
 from edgedec.weights import ROLES, shapes
 
+from .sources import MODELS, a_source, lengths
+
 VOCAB = 50
-Kind = Literal["fp32", "int8", "int4"]
+Kind = Literal["fp32", "fp16", "int8", "int4"]
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,40 @@ def write_model(
     return Model(bundle, onnx.open(bundle, EngineOptions(threads=1)), weights)
 
 
+@dataclass(frozen=True)
+class Reader:
+    """An encoder-decoder model and the source that its sessions have read."""
+
+    model: Model
+    source: np.ndarray
+
+    def logits(self, path: Sequence[int], parents: Sequence[int] | None = None) -> np.ndarray:
+        spec, weights = self.model.engine.architecture, self.model.weights
+        return reference.forward(spec, weights, path, source=self.source, parents=parents)
+
+    def session(self) -> Session:
+        session = self.model.engine.session()
+        session.encode(self.source)
+        return session
+
+
+def reader(model: Model, count: int | None = None, seed: int = 0) -> Reader:
+    """A model with a random source of so many tokens or frames; the longest by default."""
+    spec = model.engine.architecture
+    length = lengths(spec)[-1] if count is None else count
+    return Reader(model, a_source(spec, length, seed))
+
+
+def rows(tokens: Sequence[int], parents: Sequence[int] | None = None) -> Rows:
+    chosen = range(-1, len(tokens) - 1) if parents is None else parents
+    return Rows(np.array(tokens, np.int32), np.array(chosen, np.int32))
+
+
+def close(found: np.ndarray, expected: np.ndarray) -> None:
+    """Within 3e-5 of the spread of the logits, which random weights make large."""
+    np.testing.assert_allclose(found, expected, atol=3e-5 * max(1.0, float(expected.std())))
+
+
 Maker = Callable[[str], Model]
 
 VARIANTS = {
@@ -143,5 +180,31 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Maker:
             target = tmp_path_factory.mktemp("models") / variant.replace(" ", "-")
             made[variant] = write_model(target, architecture(windows, context), options, kind)
         return made[variant]
+
+    return one
+
+
+READ = {
+    "mu cut": to_onnx.OnnxOptions(cuts=(1, 2), hidden=(0, 1)),
+    "t5 cut": to_onnx.OnnxOptions(cuts=(1,)),
+    "normed cut": to_onnx.OnnxOptions(cuts=(1, 2)),
+}
+"""Encoder-decoder models of `sources` that are written otherwise."""
+
+
+@pytest.fixture(scope="session")
+def make_reader(tmp_path_factory: pytest.TempPathFactory) -> Maker:
+    """Models by name, made once: "mu", "mu cut", "mu int8"."""
+    made: dict[str, Model] = {}
+
+    def one(name: str) -> Model:
+        if name not in made:
+            base, _, what = name.rpartition(" ")
+            kind: Any = what if what in ("fp16", "int8", "int4") else "fp32"
+            spec = MODELS[name if name in MODELS else base]
+            target = tmp_path_factory.mktemp("sources") / name.replace(" ", "-")
+            options = READ.get(name, to_onnx.OnnxOptions())
+            made[name] = write_model(target, spec, options, kind)
+        return made[name]
 
     return one

@@ -13,6 +13,8 @@ from edgedec.errors import InputError, StateError, UsageError, WriteError
 from edgedec.runtimes import fake
 from edgedec.runtimes.fake import Fake
 
+from .sources import MODELS
+
 if TYPE_CHECKING:
     from edgedec.contracts import Floats
 
@@ -162,6 +164,39 @@ def test_a_source_changes_the_text() -> None:
     assert not np.array_equal(*seen)
     with pytest.raises(UsageError, match="no encoder"):
         Fake().session().encode(np.array([1], np.int32))
+
+
+def test_a_source_is_saved_and_shared(tmp_path: Path) -> None:
+    engine = Fake(encoder=True)
+    session = engine.session()
+    session.save(tmp_path / "before")
+    session.encode(np.array([1, 2, 3], np.int32))
+    session.step(rows([1]))
+    session.keep([0])
+    session.save(tmp_path / "state")
+    expected = session.step(rows([5])).logits(0)
+    other = engine.session()
+    other.load(tmp_path / "state")
+    for copy in (other, session.fork()):
+        assert (copy.source_rows, copy.source_key) == (3, session.source_key)
+        np.testing.assert_array_equal(copy.step(rows([5])).logits(0), expected)
+    other.load(tmp_path / "before")
+    assert (other.source_rows, other.source_key) == (0, "")
+    with pytest.raises(UsageError, match="encode"):
+        other.step(rows([5]))
+    with pytest.raises(StateError, match="3 rows of a source"):
+        Fake().session().load(tmp_path / "state")
+
+
+def test_sources_that_a_model_does_not_read() -> None:
+    with pytest.raises(InputError, match="empty"):
+        Fake(encoder=True).session().encode(np.zeros(0, np.int32))
+    session = Fake(encoder=True, reads=MODELS["whisper"]).session()
+    session.encode(np.zeros((40, 8), np.float32))
+    assert session.source_rows == 20
+    with pytest.raises(UsageError, match="39 frames"):
+        session.encode(np.zeros((39, 8), np.float32))
+    assert session.source_rows == 20
 
 
 def test_static_widths_and_limits() -> None:

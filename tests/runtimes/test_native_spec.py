@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from edgedec.architecture import (
     Architecture,
     Attention,
+    BiasTable,
+    Conv,
     Embedding,
+    Frontend,
     Head,
     Layer,
     Limits,
@@ -113,6 +116,33 @@ RICH = Architecture(
     limits=Limits(context=24),
 )
 TIED = replace(RICH, head=Head(tied=True), decoder=Stack(layers=(PLAIN,)))
+BOTH_WAYS = BiasTable(buckets=8, max_distance=20, bidirectional=True)
+SEEING = replace(
+    SANDWICH,
+    self_attention=replace(
+        SANDWICH.self_attention,
+        softcap=None,
+        bias_table=BOTH_WAYS,
+        causal=False,
+        rope=Rope(theta=9.0, positions="centred"),
+    ),
+)
+READING = replace(
+    SANDWICH,
+    self_attention=replace(
+        BIASED.self_attention, rope=None, bias_table=replace(BOTH_WAYS, bidirectional=False)
+    ),
+    cross_attention=Attention(
+        heads=2, kv_heads=1, head_dim=32, scale=0.5, qk_norm=RMS, biases=("q", "v"), causal=False
+    ),
+)
+READER = replace(
+    RICH,
+    encoder=Stack(layers=(SEEING, SEEING), final_norm=RMS),
+    decoder=Stack(layers=(READING,), final_norm=RMS),
+    source_embed=Embedding(vocab=60, dim=48, scale=3.0),
+    limits=Limits(context=24, source=40),
+)
 
 
 def manifest(model: Architecture) -> Manifest:
@@ -135,11 +165,16 @@ def places(described: Manifest) -> dict[str, Place]:
     return found
 
 
-def read(model: Architecture) -> tuple[Any, NDArray[Any], NDArray[Any], dict[str, Place]]:
+def read(
+    model: Architecture, side: str = "decoder"
+) -> tuple[Any, NDArray[Any], NDArray[Any], dict[str, Place]]:
     """Model, ropes and layers out of the bytes, as the engine takes them apart."""
     described = manifest(model)
     where = places(described)
     raw = spec.encode(described, where)
+    if side == "encoder":
+        assert model.encoder is not None
+        raw = spec.encode_encoder(described, model.encoder, where)
     [head] = np.frombuffer(raw, spec.MODEL, 1)
     end = spec.MODEL.itemsize + int(head["ropes"]) * spec.ROPE.itemsize
     ropes = np.frombuffer(raw[spec.MODEL.itemsize : end], spec.ROPE)
@@ -150,8 +185,8 @@ def read(model: Architecture) -> tuple[Any, NDArray[Any], NDArray[Any], dict[str
 
 def test_the_model() -> None:
     head, _, _, where = read(RICH)
-    numbers = {"version": 1, "layers": 4, "ropes": 2, "dim": 48, "vocab": 50, "context": 24,
-               "position_rows": 32, "position_offset": 2, "reserved": 0, "embed_scale": 7.0,
+    numbers = {"version": 2, "layers": 4, "ropes": 2, "dim": 48, "vocab": 50, "context": 24,
+               "position_rows": 32, "position_offset": 2, "encoder": 0, "embed_scale": 7.0,
                "head_scale": 0.5, "head_softcap": 20.0, "padding": 0.0}  # fmt: skip
     assert {name: head[name] for name in numbers} == numbers
     assert head["positions"] == where["decoder.positions"].offset
@@ -174,7 +209,7 @@ def test_a_tied_head_is_the_embedding() -> None:
     assert head["head"] == head["embed"] and head["head"]["weight"] == 64
     assert head["head_softcap"] == 0 and head["positions"] == 0 and head["head_bias"] == 0
     assert head["final_norm"].tolist() == (0, 0, 0, 0.0)
-    assert len(ropes) == 0 and layer["rope"] == -1
+    assert len(ropes) == 0 and layer["own"]["rope"] == -1
 
 
 def test_ropes_are_shared_and_keep_their_magnitude() -> None:
@@ -183,56 +218,114 @@ def test_ropes_are_shared_and_keep_their_magnitude() -> None:
         (where["rope.0"].offset, 1.25, 4, 1),
         (where["rope.1"].offset, 1.0, 4, 0),
     ]
-    assert layers["rope"].tolist() == [0, 1, -1, 0]
+    assert layers["own"]["rope"].tolist() == [0, 1, -1, 0]
 
 
 def test_the_layers() -> None:
     _, _, layers, where = read(RICH)
     assert layers["norm_order"].tolist() == [2, 3, 1, 2]
     assert layers["activation"].tolist() == [2, 3, 3, 2]
-    assert layers["window"].tolist() == [5, 0, 0, 5]
-    assert layers["softcap"].tolist() == [30.0, 0.0, 0.0, 30.0]
-    assert layers["scale"].tolist() == [0.25, 0.5, 0.5, 0.25]
-    assert layers["heads"].tolist() == [4, 2, 2, 4]
-    assert layers["kv_heads"].tolist() == [2, 2, 2, 2]
-    assert layers["head_dim"].tolist() == [16, 8, 8, 16]
-    assert not layers["distance_bias"].any() and not layers["distances"].any()
+    own = layers["own"]
+    assert own["window"].tolist() == [5, 0, 0, 5]
+    assert own["softcap"].tolist() == [30.0, 0.0, 0.0, 30.0]
+    assert own["scale"].tolist() == [0.25, 0.5, 0.5, 0.25]
+    assert own["heads"].tolist() == [4, 2, 2, 4]
+    assert own["kv_heads"].tolist() == [2, 2, 2, 2]
+    assert own["head_dim"].tolist() == [16, 8, 8, 16]
+    assert not own["distance_bias"].any() and not own["distances"].any()
+    assert not layers["cross"]["q"]["weight"].any()
     for index, layer in enumerate(layers):
-        found = {f"{part}.weight": int(layer[part]["weight"]) for part in ("q", "k", "v", "o")}
+        own = layer["own"]
+        found = {f"{part}.weight": int(own[part]["weight"]) for part in ("q", "k", "v", "o")}
         expected = {n: where[f"decoder.layers.{index}.self_attention.{n}"].offset for n in found}
         assert found == expected
 
 
-def test_every_tensor_is_told_once_and_in_its_place() -> None:
+OWNERS = {"attention": "self_attention", "cross": "cross_attention", "mlp": "mlp"}
+
+
+def told(struct: Any, owner: str) -> dict[str, int]:
+    """Every offset in a struct, by the name that its tensor has in an attention or an mlp."""
+    found: dict[str, int] = {}
+    for field in struct.dtype.names:
+        value, inner = struct[field], struct[field].dtype.names or ()
+        if field.endswith("_bias") and value:
+            found[f"{owner}.{field.removesuffix('_bias')}.bias"] = int(value)
+        for part in ("weight", "scales", "bias"):
+            if part in inner and value[part]:
+                found[f"{owner}.{field}.{part}"] = int(value[part])
+    return found
+
+
+def tensors_of(layer: Any) -> dict[str, int]:
+    """Every offset of a layer, by the name of its tensor."""
+    names = spec.LAYER.names or ()
+    plain = layer[[name for name in names if name not in ("own", "cross")]]
+    found = told(layer["own"], "self_attention") | told(layer["cross"], "cross_attention")
+    for key, offset in told(plain, "mlp").items():
+        field, _, part = key.removeprefix("mlp.").rpartition(".")
+        start, _, rest = field.partition("_")
+        found[f"{OWNERS[start]}_{rest}.{part}" if "norm" in field else key] = offset
+    return found
+
+
+@pytest.mark.parametrize("side", ["decoder", "encoder"])
+def test_every_tensor_is_told_once_and_in_its_place(side: str) -> None:
     """Each offset of a layer with its name here, against the names of the file."""
-    _, _, layers, where = read(RICH)
-    names = {offset.offset: name for name, offset in where.items()}
-    told: dict[str, str] = {}
-    for index, layer in enumerate(layers):
-        for field in spec.LAYER.names or ():
-            value = layer[field]
-            inner = value.dtype.names or ()
-            for part in ("weight", "scales", "bias"):
-                if part in inner and value[part]:
-                    told[f"{index}.{field}.{part}"] = names[int(value[part])]
-            if field.endswith("_bias") and value:
-                told[f"{index}.{field.removesuffix('_bias')}.bias"] = names[int(value)]
-    renamed = {
-        key: key.replace(".attention_", ".self_attention_") for key in told if "attention_" in key
-    }
-    for key, name in told.items():
-        index, _, rest = renamed.get(key, key).partition(".")
-        owner, _, leaf = rest.rpartition(".")
-        last = name.removeprefix(f"decoder.layers.{index}.")
-        assert last.rpartition(".")[2] == leaf
-        assert last.removeprefix("self_attention.").removeprefix("mlp.") == f"{owner}.{leaf}"
-    of_layers = {name for name in where if name.startswith("decoder.layers.")}
-    assert sorted(told.values()) == sorted(of_layers)
+    for model in (RICH, READER):
+        if side == "encoder" and model is RICH:
+            continue
+        _, _, layers, where = read(model, side)
+        found = {
+            f"{side}.layers.{index}.{name}": offset
+            for index, layer in enumerate(layers)
+            for name, offset in tensors_of(layer).items()
+            if "distance" not in name
+        }
+        start = f"{side}.layers."
+        assert found == {n: place.offset for n, place in where.items() if n.startswith(start)}
+
+
+def test_a_model_that_reads() -> None:
+    head, ropes, layers, where = read(READER)
+    assert (head["encoder"], head["context"], head["vocab"], len(ropes)) == (0, 24, 50, 0)
+    assert head["source_norm"]["weight"] == where["encoder.final_norm.weight"].offset
+    assert head["final_norm"]["weight"] == where["decoder.final_norm.weight"].offset
+    [layer] = layers
+    assert layer["own"]["distance_bias"] == where["decoder.distance_bias"].offset
+    assert (layer["own"]["distances"], layer["own"]["origin"]) == (32, 20)
+    assert (layer["cross"]["rope"], layer["cross"]["distance_bias"]) == (-1, 0)
+    assert (layer["cross"]["heads"], layer["cross"]["head_dim"]) == (2, 32)
+
+
+def test_an_encoder() -> None:
+    head, ropes, layers, where = read(READER, "encoder")
+    numbers = {"version": 2, "encoder": 1, "layers": 2, "ropes": 1, "dim": 48, "vocab": 60,
+               "context": 40, "embed_scale": 3.0, "head_scale": 0.0}  # fmt: skip
+    assert {name: head[name] for name in numbers} == numbers
+    assert head["embed"]["weight"] == where["encoder.embed.weight"].offset
+    assert not head["head"]["weight"] and not head["source_norm"]["weight"]
+    assert not head["final_norm"]["weight"]  # the decoder applies it
+    assert ropes[0]["frequencies"] == where["rope.0"].offset
+    assert layers["own"]["origin"].tolist() == [20, 20]
+    assert layers["own"]["distances"].tolist() == [48, 48]
+
+
+def test_an_encoder_of_sound_has_no_embedding() -> None:
+    ear = Frontend(kind="mel", features=4, convs=(Conv(channels=48, kernel=3, stride=2),))
+    head, _, _, where = read(replace(READER, source_embed=None, frontend=ear), "encoder")
+    assert (head["vocab"], head["embed_scale"], head["context"]) == (0, 1.0, 19)
+    assert not head["embed"]["weight"] and "frontend.0.kernel" in where
+    shared, _, _, where = read(replace(READER, source_embed=None), "encoder")
+    assert (shared["vocab"], shared["embed_scale"]) == (50, 7.0)
+    assert shared["embed"]["weight"] == where["embed.weight"].offset
 
 
 def test_matrices_keep_their_own_sizes_and_formats() -> None:
     _, _, layers, _ = read(RICH)
-    sizes = {name: layers[0][name].tolist()[2:] for name in ("q", "k", "v", "o", "gate", "down")}
+    parts = {name: layers[0]["own"][name] for name in "qkvo"}
+    parts |= {name: layers[0][name] for name in ("gate", "down")}
+    sizes = {name: part.tolist()[2:] for name, part in parts.items()}
     assert sizes == {
         "q": (64, 48, 4, 32),
         "k": (32, 48, 4, 32),

@@ -14,6 +14,7 @@ from edgedec.architecture import Norm
 from edgedec.contracts import TRUNK, Engine, Rows, Session, Want
 from edgedec.errors import InputError, UsageError
 from edgedec.export import reference
+from edgedec.export._blocks import block
 from edgedec.weights import shapes
 
 if TYPE_CHECKING:
@@ -147,6 +148,15 @@ def test_many_rows_at_once(make: Maker) -> None:
     assert model.engine.capabilities.max_rows == 512
     with pytest.raises(InputError, match="at most 512"):
         session.step(rows([3] * 513, [-1] * 513))
+
+
+def test_more_rows_live_than_fit_into_the_context(make: Maker) -> None:
+    model = make("windows")
+    session = model.engine.session()
+    for _ in range(6):
+        result = session.step(rows([3] * 150, [-1] * 150), want=Want(logits=(149,)))
+    close(result.logits(149), model.logits([3]))
+    assert session.keep([899, 0]) == (1, 0)
 
 
 @pytest.mark.parametrize("variant", ["cut", "cut windows"])
@@ -324,5 +334,5 @@ def skipping(model: Model, path: list[int], drafts: list[int], layers: list[int]
         names = [name for name in shapes(spec) if name.startswith(prefix)]
         weights = {name.removeprefix(prefix): model.weights.load(name) for name in names}
         both = np.concatenate([whole[index], x])
-        x = reference.block(both, spec.decoder.layers[index], weights, every)[count:]
+        x = block(both, spec.decoder.layers[index], weights, every, None)[count:]
     return head(model, x)

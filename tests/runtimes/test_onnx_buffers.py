@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgedec.architecture import BiasTable
 from edgedec.contracts import Rows
+from edgedec.distance import buckets
 from edgedec.rowtree import RowTree
 from edgedec.runtimes.onnx.keyvalues import KeyValues
 from edgedec.runtimes.onnx.masks import Masks
@@ -64,6 +66,24 @@ def test_masks_say_who_sees_whom() -> None:
     # Row 0 (position 3, column 8) and row 1 (position 4, column 9) after a trunk of 0, 1, 2.
     assert seen == {None: [0, 1, 2, 8, 0, 1, 2, 8, 9], 2: [2, 8, 8, 9]}
     assert {float(value) for value in np.unique(buffers[2])} == {0.0, float(np.float32(-3e38))}
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_buckets_follow_the_tree(both: bool) -> None:
+    table = BiasTable(buckets=8, max_distance=10, bidirectional=both)
+    tree, masks = RowTree(1, 100), Masks(40, table)
+    trunk = Rows(np.full(30, 1), np.arange(-1, 29), positions=np.arange(30) * 2)
+    tree.place(trunk, 1, 9)
+    tree.keep([29])
+    call = tree.place(Rows(np.array([1, 1, 1]), np.array([-1, 0, 0])), 1, 9)
+    masks.fill({None: np.zeros((3, 43), np.float32)}, call, tree)
+    found = np.full((3, 43), -1)
+    masks.fill_buckets(found, call)
+    here = np.array([59, 60, 60])
+    for columns, there in ((slice(30), np.arange(30) * 2), (slice(40, None), here)):
+        expected = buckets(table, there[None, :] - here[:, None])
+        np.testing.assert_array_equal(found[:, columns], expected)
+    assert found.min() >= 0 and found.max() < 8
 
 
 def test_mask_names() -> None:

@@ -171,7 +171,7 @@ def test_a_graph_of_another_model_is_refused(make: Maker, tmp_path: Path) -> Non
     for index, embed in enumerate(({"vocab": 51}, {"dim": 48})):
         model = other_architecture(bundle.manifest, **embed)
         wrong = changed(bundle, tmp_path / str(index), architecture=model)
-        with pytest.raises(BundleError, match=r"decoder\.onnx is not a step of this model"):
+        with pytest.raises(BundleError, match=r"decoder\.onnx is not a part of this model"):
             onnx.open(wrong, EngineOptions())
 
 
