@@ -6,6 +6,7 @@ Knows nothing about how the text came about.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -63,7 +64,8 @@ class Generation:
     of drafted turns by a margin under 0.1, which were left to a plain step, where the runtime is
     not bitwise exact. `depths[d]` are the turns in which a node d + 1 levels deep could be
     accepted, and those in which one was. `logprobs` is None (and not in the document) unless it was
-    asked for.
+    asked for, `score` unless beams searched for the text: then it is their log probability with the
+    length penalty, and `passes` are steps of all beams together.
     """
 
     text: str
@@ -90,13 +92,23 @@ class Generation:
     depths: tuple[tuple[int, int], ...]
     peak_rss_mb: float
     logprobs: tuple[TokenLogprobs, ...] | None = None
+    score: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The document that `edgedec generate --json` prints."""
         document = {"schema": SCHEMA, **asdict(self)}
-        if self.logprobs is None:
-            del document["logprobs"]
+        for name in ("logprobs", "score"):
+            if document[name] is None:
+                del document[name]
         return document
+
+
+def sequences_to_json(found: Sequence[Generation]) -> dict[str, Any]:
+    """The document of several texts for one prompt: `sequences` lists what one would be in."""
+    documents = [each.to_json() for each in found]
+    for each in documents:
+        del each["schema"]
+    return {"schema": SCHEMA, "sequences": documents}
 
 
 @dataclass(frozen=True, slots=True)

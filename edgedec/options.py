@@ -9,8 +9,9 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
+from edgedec.beams import Beams
 from edgedec.errors import UsageError
 from edgedec.generation import Cancel, Chunk
 from edgedec.sampling import Sampling
@@ -30,6 +31,9 @@ class GenerateOptions(TypedDict, total=False):
     `stop` are strings the text ends before, `stop_tokens` ids that end it besides the model's own.
     `logprobs` k reports each token's log probability with the k likeliest; True is k = 0.
     `stream` is called with every `Chunk`, `cancel` stops, `constraint` says what may come next.
+
+    With `num_beams` of 2 or more the text is searched for; the options behind it are those of
+    `edgedec.beams.Beams`.
     """
 
     max_new_tokens: int
@@ -43,17 +47,41 @@ class GenerateOptions(TypedDict, total=False):
     mirostat_tau: float | None
     mirostat_eta: float
     seed: int | None
+    no_repeat_ngram_size: int
+    min_new_tokens: int
+    suppress_tokens: Sequence[int]
+    forced_bos_token_id: int | None
     stop: str | Sequence[str]
     stop_tokens: Sequence[int]
     logprobs: int
     stream: Stream | None
     cancel: Cancel | None
     constraint: Constraint | None
+    num_beams: int
+    length_penalty: float
+    early_stopping: bool | Literal["never"]
+    patience: float
+    num_beam_groups: int
+    diversity_penalty: float
+
+
+class SeveralOptions(GenerateOptions):
+    """With `num_return_sequences` (1 too) a list of so many texts comes back for a prompt.
+
+    They are the best that a search has found or, with a temperature, those that are drawn with the
+    seeds `seed`, `seed` + 1, ... (modulo 2^64).
+    """
+
+    num_return_sequences: int
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options, checked. `logprobs` is None where none were asked for."""
+    """The options, checked.
+
+    `logprobs` is None where none were asked for, `beams` where nothing is searched for; `several`
+    says whether a list of texts is to come back, be it of one.
+    """
 
     sampling: Sampling
     max_new_tokens: int = 128
@@ -63,9 +91,18 @@ class Options:
     stream: Stream | None = None
     cancel: Cancel | None = None
     constraint: Constraint | None = None
+    num_return_sequences: int = 1
+    several: bool = False
+    beams: Beams | None = None
 
 
 _SAMPLING = frozenset(field.name for field in fields(Sampling))
+_BEAMS = {field.name: field.default for field in fields(Beams)} | {"num_beams": 1}
+_NOT_WITH_BEAMS = {
+    "stream": "no text is sure before the search ends",
+    "logprobs": "a text that was searched for has a score instead",
+    "stop": "the search knows ids only; give stop_tokens",
+}
 
 
 def read(given: Mapping[str, Any]) -> Options:
@@ -74,22 +111,69 @@ def read(given: Mapping[str, Any]) -> Options:
     Raises:
         UsageError: an unknown option, or a value that makes no sense; the message names it.
     """
-    unknown = sorted(given.keys() - GenerateOptions.__annotations__.keys())
+    unknown = sorted(given.keys() - SeveralOptions.__annotations__.keys())
     if unknown:
-        known = ", ".join(GenerateOptions.__annotations__)
+        known = ", ".join(SeveralOptions.__annotations__)
         raise UsageError(f"no option {unknown[0]!r}; there is: {known}")
     chosen = {name: value for name, value in given.items() if name in _SAMPLING}
     rest = {name: value for name, value in given.items() if name not in _SAMPLING}
-    return Options(
+    if "suppress_tokens" in chosen:
+        chosen["suppress_tokens"] = tuple(sorted(_ids(chosen, "suppress_tokens")))
+    found = Options(
         sampling=Sampling(**chosen | {"seed": _seed(chosen)}),
         max_new_tokens=_whole(rest, "max_new_tokens", 128, 1),
         stop=_strings(rest.get("stop", ())),
-        stop_tokens=_ids(rest.get("stop_tokens", ())),
+        stop_tokens=_ids(rest, "stop_tokens"),
         logprobs=_logprobs(rest.get("logprobs", False)),
         stream=_callable(rest, "stream"),
         cancel=_cancel(rest.get("cancel")),
         constraint=_constraint(rest.get("constraint")),
+        num_return_sequences=_whole(rest, "num_return_sequences", 1, 1),
+        several="num_return_sequences" in rest,
+        beams=_beams(rest),
     )
+    if found.sampling.min_new_tokens > found.max_new_tokens:
+        raise UsageError(
+            f"min_new_tokens is {found.sampling.min_new_tokens}, more than max_new_tokens, which "
+            f"is {found.max_new_tokens}"
+        )
+    if found.beams is None:
+        _check_several(found)
+    else:
+        _check_search(found, found.beams)
+    return found
+
+
+def _beams(given: Mapping[str, Any]) -> Beams | None:
+    settings = {name: value for name, value in given.items() if name in _BEAMS}
+    if _whole(settings, "num_beams", 1, 1) > 1:
+        return Beams(**settings)
+    for name, value in settings.items():
+        if name != "num_return_sequences" and value != _BEAMS[name]:
+            raise UsageError(f"{name} is {value!r}, but nothing is searched for: give num_beams")
+    return None
+
+
+def _check_search(chosen: Options, beams: Beams) -> None:
+    if chosen.sampling.temperature:
+        raise UsageError(
+            f"{beams.num_beams} beams and a temperature of {chosen.sampling.temperature}: a search "
+            "draws nothing; leave out one of them"
+        )
+    for name, why in _NOT_WITH_BEAMS.items():
+        if getattr(chosen, name) not in (None, ()):
+            raise UsageError(f"{name} does not go with beams: {why}")
+
+
+def _check_several(chosen: Options) -> None:
+    count = chosen.num_return_sequences
+    if count > 1 and not chosen.sampling.temperature:
+        raise UsageError(
+            f"{count} return sequences would all be the same: give num_beams of {count} or more, "
+            "or a temperature"
+        )
+    if count > 1 and chosen.stream is not None:
+        raise UsageError("stream takes one text: leave it out, or num_return_sequences")
 
 
 def _seed(sampling: Mapping[str, Any]) -> Any:
@@ -116,11 +200,11 @@ def _strings(stop: Any) -> tuple[str, ...]:
     return tuple(stops)
 
 
-def _ids(stop_tokens: Any) -> frozenset[int]:
+def _ids(given: Mapping[str, Any], name: str) -> frozenset[int]:
     try:
-        return frozenset(int(token) for token in stop_tokens)
+        return frozenset(int(token) for token in given.get(name, ()))
     except (TypeError, ValueError):
-        raise UsageError(f"stop_tokens is {stop_tokens!r}; it must be a list of ids") from None
+        raise UsageError(f"{name} is {given[name]!r}; it must be a list of ids") from None
 
 
 def _logprobs(value: Any) -> int | None:

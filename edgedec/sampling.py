@@ -10,16 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgedec import _tree, processors
+from edgedec import _tree, forcing, processors
 from edgedec.constraint import Allowed, Constraint
 from edgedec.errors import InputError, UsageError
 from edgedec.gumbel import gumbel
 from edgedec.processors import Processor, Temperature
+
+if TYPE_CHECKING:
+    from edgedec.manifest import Decoding
 
 Floats = NDArray[np.float32]
 State = tuple[Any, ...]
@@ -33,6 +36,10 @@ class Sampling:
     `temperature` 0 is greedy: the most likely token, and top-k, top-p and min-p change nothing.
     `top_k` 0, `top_p` 1 and `min_p` 0 are off, as are penalties of 1, 0 and 0. With `mirostat_tau`
     (bits) mirostat v2 steers the surprise of the text. `seed` is 0 to 2^64 - 1.
+
+    No sequence of `no_repeat_ngram_size` ids (0: off) occurs twice, the prompt of the decoder
+    included. No stop token comes among the first `min_new_tokens`. `suppress_tokens` are ids that
+    never come, `forced_bos_token_id` is the one that comes first.
 
     Raises:
         UsageError: a value out of its range, named.
@@ -48,6 +55,10 @@ class Sampling:
     mirostat_tau: float | None = None
     mirostat_eta: float = 0.1
     seed: int = 0
+    no_repeat_ngram_size: int = 0
+    min_new_tokens: int = 0
+    suppress_tokens: tuple[int, ...] = ()
+    forced_bos_token_id: int | None = None
 
     def __post_init__(self) -> None:
         self._number("temperature", 0, 100)
@@ -59,6 +70,10 @@ class Sampling:
         self._number("presence_penalty", -100, 100)
         self._number("mirostat_eta", 0, 1, above=True)
         self._whole("seed", (1 << 64) - 1)
+        self._whole("no_repeat_ngram_size", (1 << 31) - 1)
+        self._whole("min_new_tokens", (1 << 31) - 1)
+        if self.forced_bos_token_id is not None:
+            self._whole("forced_bos_token_id", (1 << 31) - 1)
         if self.mirostat_tau is not None:
             self._number("mirostat_tau", 0, 100, above=True)
             if self.temperature == 0:
@@ -79,6 +94,20 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """What a text must keep to besides the user's settings.
+
+    `vocab` is how many ids there are; a text ends before a token of `stop`, or after `limit`
+    tokens; `decoding` is what the model's own manifest demands.
+    """
+
+    vocab: int
+    stop: frozenset[int]
+    limit: int
+    decoding: Decoding | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Sampler:
     """The settings as a chain of processors, and the draw. Immutable and pure."""
 
@@ -86,9 +115,23 @@ class Sampler:
     chain: tuple[Processor, ...]
 
     @classmethod
-    def build(cls, sampling: Sampling, constraint: Constraint | None = None) -> Sampler:
-        """The chain: penalties, constraint, temperature, top-k, top-p, min-p, mirostat."""
-        return cls(sampling, (*_penalties(sampling), *_allowed(constraint), *_warpers(sampling)))
+    def build(
+        cls,
+        sampling: Sampling,
+        constraint: Constraint | None = None,
+        terms: Terms | None = None,
+        rules: Sequence[Processor] = (),
+    ) -> Sampler:
+        """The chain, in the order of transformers: penalties, no repeated n-grams, the least
+        length, the constraint, what is forced and suppressed, further `rules`, temperature, top-k,
+        top-p, min-p, mirostat.
+
+        Raises:
+            UsageError: an id that the vocabulary does not have.
+        """
+        chain = [*_penalties(sampling), *_shape(sampling, terms), *_allowed(constraint)]
+        chain += [*_demands(sampling, terms), *rules, *_warpers(sampling)]
+        return cls(sampling, tuple(chain))
 
     @property
     def greedy(self) -> bool:
@@ -134,11 +177,11 @@ class Sampler:
         processed = self.process(state, logits)
         if self.greedy:
             token = int(processed.argmax())
-            _check(float(processed[token]))
+            check(float(processed[token]))
             return token
         ids = np.flatnonzero(np.isfinite(processed))
         if not ids.size:
-            _check(float(processed.max()))
+            check(float(processed.max()))
         noise = gumbel(self.sampling.seed, index, ids)
         noise += processed[ids]
         return int(ids[noise.argmax()])
@@ -185,6 +228,49 @@ def _penalties(sampling: Sampling) -> list[Processor]:
     return chain
 
 
+def _shape(sampling: Sampling, terms: Terms | None) -> list[Processor]:
+    """No n-gram twice, and no end too soon."""
+    chain: list[Processor] = []
+    if sampling.no_repeat_ngram_size:
+        chain.append(forcing.NoRepeatNgrams(sampling.no_repeat_ngram_size))
+    if sampling.min_new_tokens and terms is not None and terms.stop:
+        # Ids that the model cannot write need no mask.
+        stop = tuple(sorted(token for token in terms.stop if 0 <= token < terms.vocab))
+        chain.append(forcing.MinLength(sampling.min_new_tokens, stop))
+    return chain
+
+
+def _demands(sampling: Sampling, terms: Terms | None) -> list[Processor]:
+    """What is forced and suppressed, by the user and by the model itself."""
+    decoding = None if terms is None else terms.decoding
+    forced = {} if decoding is None else dict(decoding.forced)
+    if sampling.forced_bos_token_id is not None:
+        forced[0] = sampling.forced_bos_token_id
+    suppressed = sampling.suppress_tokens
+    first = () if decoding is None else decoding.suppressed_first
+    if decoding is not None:
+        suppressed += decoding.suppressed
+    last = None if decoding is None else decoding.forced_last
+    if terms is not None:
+        ends = () if last is None else (last,)
+        _check_ids("forced tokens", (*forced.values(), *ends), terms.vocab)
+        _check_ids("suppressed tokens", (*suppressed, *first), terms.vocab)
+    chain: list[Processor] = [forcing.Forced(forced)] if forced else []
+    if terms is not None and last is not None:
+        chain.append(forcing.ForcedLast(last, terms.limit))
+    if suppressed or first:
+        # The first token is the first that the model itself chooses.
+        free = next(place for place in range(len(forced) + 1) if place not in forced)
+        chain.append(forcing.Suppressed(suppressed, first, free))
+    return chain
+
+
+def _check_ids(what: str, ids: tuple[int, ...], vocab: int) -> None:
+    outside = [token for token in ids if not 0 <= token < vocab]
+    if outside:
+        raise UsageError(f"{what}: there is no id {outside[0]}; ids are 0 to {vocab - 1}")
+
+
 def _allowed(constraint: Constraint | None) -> list[Processor]:
     return [] if constraint is None else [Allowed(constraint)]
 
@@ -207,9 +293,17 @@ def _warpers(sampling: Sampling) -> list[Processor]:
     return chain
 
 
-def _check(best: float) -> None:
+def check(best: float) -> None:
+    """Whether there is something to choose from, by the best score of all.
+
+    Raises:
+        InputError: every token is masked, or the model's logits are not numbers.
+    """
     if best == -math.inf:
-        raise InputError("the constraint allows no token: there is nothing left to choose from")
+        raise InputError(
+            "what is asked for allows no token here: there is nothing left to choose from; loosen "
+            "the constraint, or no_repeat_ngram_size and suppress_tokens"
+        )
     if not math.isfinite(best):
         raise InputError(
             f"the model's logits hold {best}, which is no number to choose by: "

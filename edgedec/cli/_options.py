@@ -21,17 +21,19 @@ DEVICE = click.option(
     "--device", metavar="NAME", help="Where to run: see `edgedec devices`. Default: cpu."
 )
 
-_PLACE: tuple[Option, ...] = (
-    click.option(
+
+def _model(default: str | None) -> Option:
+    return click.option(
         "-m",
         "--model",
-        default="stories",
+        default=default,
+        required=default is None,
         show_default=True,
         metavar="NAME|FOLDER",
         help="A shipped model or a bundle's folder: see `edgedec models`.",
-    ),
-    DEVICE,
-)
+    )
+
+
 _RUNTIME = click.option(
     "--runtime", metavar="NAME", help="What runs it. Default: the device's best."
 )
@@ -111,6 +113,19 @@ _SAMPLING: tuple[Option, ...] = (
     click.option(
         "--seed", type=click.IntRange(0), metavar="N", help="Same seed, same text. Default: random."
     ),
+    click.option(
+        "--no-repeat-ngram",
+        "no_repeat_ngram_size",
+        type=click.IntRange(1),
+        metavar="N",
+        help="No sequence of N tokens occurs twice.",
+    ),
+    click.option(
+        "--min-new-tokens",
+        type=click.IntRange(1),
+        metavar="N",
+        help="No end of the text before this many tokens.",
+    ),
     click.option("--stop", multiple=True, metavar="TEXT", help="End before TEXT; repeatable."),
     click.option(
         "--strategy",
@@ -139,20 +154,86 @@ _SAMPLING: tuple[Option, ...] = (
     ),
 )
 
+_EARLY: dict[str, bool | str] = {"true": True, "false": False, "never": "never"}
+
+
+def _early_stopping(_: click.Context, __: click.Parameter, value: str | None) -> bool | str | None:
+    return None if value is None else _EARLY[value]
+
+
+_SEARCH: tuple[Option, ...] = (
+    click.option(
+        "--beams",
+        "num_beams",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Search with N texts at a time, for one that is likely as a whole; no drafting.",
+    ),
+    click.option(
+        "--length-penalty",
+        type=float,
+        metavar="X",
+        help="A text's score is its log probability over its length to the power of X. Default: 1.",
+    ),
+    click.option(
+        "--early-stopping",
+        type=click.Choice(list(_EARLY)),
+        callback=_early_stopping,
+        help="End when enough texts are finished: true, at once; false, when the best beam is no "
+        "better now; never, when it cannot become better. Default: false.",
+    ),
+    click.option(
+        "--patience",
+        type=click.FloatRange(0, min_open=True),
+        metavar="X",
+        help="How many finished texts are enough, in parts of the beams. Default: 1.",
+    ),
+    click.option(
+        "--beam-groups",
+        "num_beam_groups",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Share the beams out among N groups, kept apart by --diversity-penalty.",
+    ),
+    click.option(
+        "--diversity-penalty",
+        type=click.FloatRange(0),
+        metavar="X",
+        help="Taken off a token's log probability for each beam of an earlier group that took it.",
+    ),
+    click.option(
+        "--return-sequences",
+        "num_return_sequences",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Give N texts: the best beams or, with a temperature, one for each of N seeds.",
+    ),
+)
+
 
 def model_options(command: F) -> F:
     """-m, --device, --runtime, --threads, --kv-type."""
-    return _apply(command, (*_PLACE, _RUNTIME, *_ENGINE))
+    return model_options_of("stories")(command)
+
+
+def model_options_of(default: str | None) -> Callable[[F], F]:
+    """The same with another model where none is named; None: one must be."""
+    return lambda command: _apply(command, (_model(default), DEVICE, _RUNTIME, *_ENGINE))
 
 
 def place_options(command: F) -> F:
     """The same without --runtime, for a command that takes several."""
-    return _apply(command, (*_PLACE, *_ENGINE))
+    return _apply(command, (_model("stories"), DEVICE, *_ENGINE))
 
 
 def sampling_options(command: F) -> F:
     """-n, -t and all that shapes the choice of tokens; passed on under `generate`'s names."""
     return _apply(command, _SAMPLING)
+
+
+def search_options(command: F) -> F:
+    """--beams and what belongs to it; passed on under `generate`'s names."""
+    return _apply(command, _SEARCH)
 
 
 def loading(options: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,9 @@ from edgedec.runtimes.fake import Fake, FakeSession
 VOCAB, CONTEXT = 24, 64
 
 
-def architecture(vocab: int = VOCAB, context: int = CONTEXT) -> Architecture:
+def architecture(
+    vocab: int = VOCAB, context: int = CONTEXT, *, encoder: bool = False
+) -> Architecture:
     layer = Layer(
         self_attention=Attention(heads=1, kv_heads=1, head_dim=16, scale=1.0),
         mlp=Mlp(width=16, activation="silu", gated=True),
@@ -42,6 +44,7 @@ def architecture(vocab: int = VOCAB, context: int = CONTEXT) -> Architecture:
         head=Head(tied=True),
         tokens=Tokens(eos=(1,)),
         limits=Limits(context=context),
+        encoder=Stack(layers=(layer,)) if encoder else None,
     )
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgedec import drafting
 from edgedec.accept import Rule
 from edgedec.contracts import TRUNK, Context, Draft, Needs, Outcome, Rows
 from edgedec.decode import Tally
@@ -19,7 +19,10 @@ from edgedec.host import Scratch
 from edgedec.sampling import Sampler, Sampling
 from edgedec.strategies.plain import Silent
 
-from .looped import VOCAB, architecture, drafted, fake, loop, run
+from .looped import VOCAB, drafted, fake, loop, run
+
+if TYPE_CHECKING:
+    pass
 
 
 class Guesses:
@@ -132,27 +135,6 @@ def test_any_draft_gives_the_text_of_plain_decoding(case: Case) -> None:
         assert [*outcome.context.tokens, *outcome.emitted] == text[: start + len(outcome.emitted)]
         path = [int(outcome.tree.tokens[node]) for node in outcome.accepted]
         assert path == list(outcome.emitted[: len(path)])
-
-
-def options(name: str) -> dict[str, str]:
-    return {"bundle": "draft"} if name == "draft_model" else {}
-
-
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
-@pytest.mark.parametrize("name", drafting.names())
-def test_every_strategy_gives_the_text_of_plain_decoding(name: str, temperature: float) -> None:
-    chosen = drafting.choose(name, options(name))
-    assert not chosen.lossy
-    rule = Rule(Sampler.build(Sampling(temperature=temperature, seed=5)), frozenset({1}), 60)
-    for prompt in ([3], [4, 5, 6, 4, 5, 6, 4]):
-        engine = fake(sharpness=8.0)
-        session = engine.session()
-        shape = (architecture(), engine.capabilities)
-        host = Scratch(session, *shape, lambda path: fake(sharpness=8.0))
-        drafters = [each for each, _ in chosen.open(host, *shape)]
-        looped, _ = drafted(engine, session, drafters, chosen.needs(*shape))
-        tokens = [each.token for step in looped.run(prompt, rule, Tally()) for each in step]
-        assert tokens == run(fake(sharpness=8.0), Silent(), prompt, rule).tokens
 
 
 @pytest.mark.parametrize(

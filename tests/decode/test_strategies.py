@@ -1,0 +1,77 @@
+"""Every strategy, with and without a source to copy from, gives the text of plain decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import pytest
+
+from edgedec import drafting
+from edgedec.accept import Rule
+from edgedec.contracts import Drafter, Needs, Source
+from edgedec.decode import Tally
+from edgedec.host import Scratch
+from edgedec.runtimes.fake import Fake
+from edgedec.sampling import Sampler, Sampling
+from edgedec.strategies.plain import Silent
+
+from .looped import architecture, drafted, fake
+
+if TYPE_CHECKING:
+    from edgedec.text import Text
+
+
+def options(name: str) -> dict[str, str]:
+    return {"bundle": "draft"} if name == "draft_model" else {}
+
+
+SOURCE = Source((4, 5, 6, 7, 8, 9, 4, 5, 6, 1), "4 5 6 7 8 9 4 5 6")
+"""What an encoder reads: numbers, which are their own tokens."""
+
+
+class Numbers:
+    """Texts of numbers, for the strategies that look at words."""
+
+    def encode(self, text: str, special: bool = True) -> list[int]:
+        return [int(word) for word in text.split()]
+
+    def decode(self, ids: Sequence[int], *, after: Sequence[int] = ()) -> str:
+        return "".join(self.push(token) for token in ids)
+
+    def stream(self, *, after: Sequence[int] = ()) -> Numbers:
+        return self
+
+    def push(self, token: int) -> str:
+        return f" {token}"
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("encoder", [False, True])
+@pytest.mark.parametrize("name", drafting.names())
+def test_every_strategy_gives_the_text_of_plain_decoding(
+    name: str, encoder: bool, temperature: float
+) -> None:
+    if name == "aggressive" and not encoder:
+        pytest.skip("it copies what an encoder reads")
+    rule = Rule(Sampler.build(Sampling(temperature=temperature, seed=5)), frozenset({1}), 60)
+
+    def opened() -> Fake:
+        return fake(sharpness=8.0, encoder=encoder)
+
+    def ids(drafters: Sequence[Drafter], needs: Needs, prompt: Sequence[int]) -> list[int]:
+        engine = opened()
+        looped, _ = drafted(engine, engine.session(), drafters, needs)
+        if encoder:
+            looped.encode(np.array(SOURCE.tokens, np.int32), SOURCE)
+        return [each.token for step in looped.run(prompt, rule, Tally()) for each in step]
+
+    for prompt in ([3], [4, 5, 6, 4, 5, 6, 4]):
+        shape = (architecture(encoder=encoder), opened().capabilities)
+        chosen = drafting.choose(name, options(name)).fitted(*shape)
+        assert not chosen.lossy
+        text = cast("Text", Numbers())
+        host = Scratch(opened().session(), *shape, lambda path: opened(), text=text)
+        drafters = [each for each, _ in chosen.open(host, *shape)]
+        assert ids(drafters, chosen.needs(*shape), prompt) == ids([Silent()], Needs(), prompt)
