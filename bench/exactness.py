@@ -28,7 +28,7 @@ from edgedec.benchmark.play import Task, answers, fitting
 from edgedec.gumbel import gumbel
 from edgedec.model import Model
 
-KINDS = ("story", "continue", "edit", "quote", "list")
+KINDS, SOURCES = ("story", "continue", "edit", "quote", "list"), ("fix",)
 MOST_TIES = 1e-3
 
 
@@ -57,7 +57,9 @@ class Found:
 
 def tasks(model: Model, count: int, longest: int) -> Iterator[Task]:
     """So many different prompts, of all workloads in turn."""
-    pools = [fitting(workloads.shipped(kind), model._setup.text, model.context) for kind in KINDS]
+    architecture = model._architecture
+    kinds = KINDS if architecture.encoder is None else SOURCES
+    pools = [fitting(workloads.shipped(kind), model._setup.text, architecture) for kind in kinds]
     rounds = -(-count // len(pools))
     chosen = [pool[i] for i in range(rounds) for pool in pools if i < len(pool)]
     for seed, prompt in enumerate(chosen[:count]):
@@ -115,7 +117,9 @@ def margin(model: Model, task: Task, temperature: float, place: int) -> float:
 
 
 @click.command(help=__doc__)
-@click.option("-m", "--model", default="stories", show_default=True)
+@click.option(
+    "-m", "--model", "models", multiple=True, default=["stories", "fix"], show_default=True
+)
 @click.option("--runtime", "runtimes", multiple=True, default=["native", "onnx"], show_default=True)
 @click.option("--strategy", "strategies", multiple=True, help="[default: all]")
 @click.option("--prompts", default=200, show_default=True)
@@ -123,7 +127,7 @@ def margin(model: Model, task: Task, temperature: float, place: int) -> float:
 @click.option("--margin", "limit", default=0.25, show_default=True, help="of a near tie, in logits")
 @click.option("--json", "as_json", is_flag=True)
 def main(  # noqa: PLR0913, PLR0917 - one for each option
-    model: str,
+    models: tuple[str, ...],
     runtimes: tuple[str, ...],
     strategies: tuple[str, ...],
     prompts: int,
@@ -132,38 +136,49 @@ def main(  # noqa: PLR0913, PLR0917 - one for each option
     as_json: bool,
 ) -> None:
     rows, failed = [], False
-    names = strategies or tuple(name for name in drafting.names() if name != drafting.PLAIN)
-    for runtime in runtimes:
-        plain = edgedec.load(model, runtime=runtime, strategy=drafting.PLAIN)
-        bitwise = plain._setup.engine.capabilities.exactness == "bitwise"
-        every = list(tasks(plain, prompts, tokens))
-        for name in names:
-            # The model is its own draft model: no smaller one of its tokenizer ships.
-            given = {"bundle": model} if name == "draft_model" else {}
-            # `best` checks what pays, which may be nothing; `fixed` checks in every turn.
-            for policy in ("best", "fixed") if name == drafting.AUTO else ("fixed",):
-                drafted = edgedec.load(
-                    model, runtime=runtime, strategy=name, strategy_options=given, policy=policy
-                )
-                for temperature in (0.0, 0.8):
-                    found = Found(model, runtime, name, policy, temperature)
-                    compare(plain, drafted, found, every, limit)
-                    good = found.exact(bitwise)
-                    failed |= not good
-                    rows.append({**asdict(found), "exact": good})
-                    if not as_json:
-                        tell(found, good)
-                drafted.close()
-        plain.close()
+    for model in models:
+        for runtime in runtimes:
+            for found, good in contest(model, runtime, strategies, (prompts, tokens, limit)):
+                failed |= not good
+                rows.append({**asdict(found), "exact": good})
+                if not as_json:
+                    tell(found, good)
     if as_json:
         click.echo(json.dumps({"schema": 1, "rows": rows}, indent=1))
     sys.exit(1 if failed else 0)
 
 
+def contest(
+    model: str, runtime: str, strategies: Sequence[str], size: tuple[int, int, float]
+) -> Iterator[tuple[Found, bool]]:
+    """Every strategy beside plain decoding, and whether what was promised holds."""
+    prompts, tokens, limit = size
+    plain = edgedec.load(model, runtime=runtime, strategy=drafting.PLAIN)
+    shape = plain._architecture, plain._capabilities
+    every = list(tasks(plain, prompts, tokens))
+    for name in strategies or [name for name in drafting.names() if name != drafting.PLAIN]:
+        # The model is its own draft model: no smaller one of its tokenizer ships.
+        given = {"bundle": model} if name == "draft_model" else {}
+        chosen = drafting.choose(name, given)
+        if not strategies and not chosen.serves(*shape):
+            continue
+        # `best` checks what pays, which may be nothing; `fixed` checks in every turn.
+        for policy in ("best", "fixed") if name == drafting.AUTO else ("fixed",):
+            drafted = edgedec.load(
+                model, runtime=runtime, strategy=name, strategy_options=given, policy=policy
+            )
+            for temperature in (0.0, 0.8):
+                found = Found(model, runtime, name, policy, temperature)
+                compare(plain, drafted, found, every, limit)
+                yield found, found.exact(shape[1].exactness == "bitwise")
+            drafted.close()
+    plain.close()
+
+
 def tell(found: Found, good: bool) -> None:
     click.echo(
-        f"{found.runtime:8} {found.strategy:16} {found.policy:6} {found.temperature:4} "
-        f"{found.texts:5} texts "
+        f"{found.model:8} {found.runtime:8} {found.strategy:16} {found.policy:6} "
+        f"{found.temperature:4} {found.texts:5} texts "
         f"{found.tokens:7} tokens {found.tokens_per_pass:6.2f} a pass  near ties "
         f"{found.near_ties:3} ({100 * found.near_ties / max(1, found.tokens):.3f} %)  different "
         f"{found.different}  widest {found.widest:.3f}  {'ok' if good else 'NOT EXACT'}"

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgedec.models.reference.fix.damage import damage
+from edgedec.models.reference.fix.passages import is_clean
 from edgedec.models.reference.stories.data import HELD_OUT_BOOKS, hold_out_tail
 from edgedec.models.reference.stories.tasks import Pool, make_task, usable_sentences
 
@@ -27,6 +29,11 @@ SHORTEST, LONGEST = 100, 260
 """Characters of a beginning that is told again."""
 AGAIN = ("Continue this story: ", "Write a story that begins: ")
 """Answers to these begin with what they were given, and go on."""
+
+WHOLE = 0.25
+"""Of the paragraphs that `fix` gets, the share without damage."""
+PASSAGE = 200, 800
+"""Characters of a paragraph that is damaged: a minute's typing, and what `fix` reads at once."""
 
 TASK_FILES = {"edit": ("rename", 80), "quote": ("quote", 60), "list": ("list", 50)}
 """Which task, and the shortest answer in characters: an answer of three words measures nothing."""
@@ -49,6 +56,7 @@ def main() -> None:
     write("continue", told_again(sources))
     for name, (kind, shortest) in TASK_FILES.items():
         write(name, tasks(kind, shortest, sources))
+    write("fix", damaged(sources))
 
 
 def held_out(data: Path) -> list[Source]:
@@ -131,6 +139,20 @@ def tasks(
             while len(task.answer) < shortest:
                 task = make_task(rng, pool, kind)
             yield name, {"turns": [task.prompt]}
+
+
+def damaged(sources: list[Source]) -> Iterator[tuple[str, dict[str, object]]]:
+    """Paragraphs as `fix` gets them: damaged, but for a quarter; of stories and books in turn."""
+    rng = random.Random("bench/fix")
+    groups: list[list[str]] = []
+    for part in (sources[:1], sources[1:]):
+        found = [p for s in part for d in s.documents for p in d]
+        groups.append([p for p in found if PASSAGE[0] <= len(p) <= PASSAGE[1] and is_clean(p)])
+        rng.shuffle(groups[-1])
+    for pair in zip(*groups, strict=False):
+        for name, text in zip((sources[0].name, "books"), pair, strict=True):
+            whole = rng.random() < WHOLE
+            yield name, {"prompt": text if whole else damage(text, rng).text}
 
 
 def write(name: str, prompts: Iterator[tuple[str, dict[str, object]]]) -> None:

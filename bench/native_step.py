@@ -195,7 +195,7 @@ def main(
     peers = {f"{PEER} {name}".strip(): python for name, _, python in named}
     settings = Settings(peers=peers, **options)
     documents = []
-    for shape in shapes or tuple(SHAPES):
+    for shape in shapes or ("135m", "1b"):
         bundle = random_bundle(shape, settings.runtime)
         measured = measure(shape, bundle, settings)
         documents.append(document(measured, settings))

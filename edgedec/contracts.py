@@ -2,8 +2,7 @@
 
 Read this first, then `decode.py`. A runtime never knows a strategy and a strategy never knows a
 runtime; the loop in `decode.py` stands between them. What a model *is* stands in
-`architecture.py`, what export *writes* in `manifest.py`, what a room's runtimes look like in
-`devices.py`.
+`architecture.py`, what export *writes* in `manifest.py`, what runtimes look like in `devices.py`.
 
 A session is a tree of rows. The committed rows are the trunk; every row since then is *living* and
 has a handle: living rows are numbered 0, 1, 2, ... in the order in which they were stepped, so a
@@ -143,18 +142,21 @@ class Session(Protocol):
 
     @property
     def source_rows(self) -> int:
-        """How many rows the encoder gave; 0 before the first `encode` and without an encoder."""
-        ...
+        """How many rows the encoder gave; 0 before `encode` and without an encoder."""
+
+    @property
+    def source_key(self) -> str:
+        """A digest of what `encode` was given; empty before."""
 
     def encode(self, source: Ints | Floats) -> None:
         """Run the encoder over a source (ids, or features [n, F]) and keep what it gives.
 
-        The trunk begins anew; `truncate(0)` begins another text of the same source. Nothing is
-        padded: row for row it is what the checkpoint computes for a padded and masked source.
+        The trunk begins anew, as after `truncate(0)`; the source that is held costs nothing again.
+        Nothing is padded: row for row it is as for a padded and masked source.
 
         Raises:
-            InputError: an empty source, or one that is longer than the model's limit.
-            UsageError: the model has no encoder, or the source has another form than it reads.
+            InputError: an empty source, or one longer than the model's limit.
+            UsageError: no encoder, or a source of another form than it reads.
         """
         ...
 

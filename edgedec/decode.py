@@ -121,10 +121,11 @@ class Loop:
         Raises:
             InputError: it is empty or longer than the model's limit.
         """
-        self._source = None
+        before, self._source = self._source, None
         self._session.encode(features)
         self._source = source
-        self._forget()
+        if source != before:
+            self._forget()
 
     def reset(self) -> None:
         """Forget the conversation: session and drafter begin anew."""

@@ -6,7 +6,7 @@ It finds strategies by name in their folder and knows none of them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from edgedec import rooms
@@ -60,6 +60,18 @@ class Drafting:
                 return own
         return self.acceptance
 
+    def serves(self, architecture: Architecture, capabilities: Capabilities) -> bool:
+        """Whether this model and runtime have what it needs."""
+        chosen = self.fitted(architecture, capabilities)
+        return all(_fits(part, architecture, capabilities) for part in chosen.parts)
+
+    def fitted(self, architecture: Architecture, capabilities: Capabilities) -> Drafting:
+        """For `auto`, without what this model or runtime lacks something for; else as it is."""
+        if self.requested != AUTO:
+            return self
+        parts = tuple(part for part in self.parts if _fits(part, architecture, capabilities))
+        return replace(self, parts=parts)
+
     def needs(self, architecture: Architecture, capabilities: Capabilities) -> Needs:
         """What all of them together need of the loop.
 
@@ -81,6 +93,14 @@ class Drafting:
             (part.strategy.open(host), part.strategy.needs(architecture, capabilities).topk > 0)
             for part in self.parts
         ]
+
+
+def _fits(part: Part, architecture: Architecture, capabilities: Capabilities) -> bool:
+    try:
+        part.strategy.needs(architecture, capabilities)
+    except UnsupportedError:
+        return False
+    return True
 
 
 def names() -> list[str]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from edgedec import draft
-from edgedec.contracts import TRUNK, Capabilities, Session, StepResult, Want
+from edgedec.contracts import TRUNK, Capabilities, Session, Source, StepResult, Want
 
 if TYPE_CHECKING:
     from edgedec.contracts import Draft
@@ -26,6 +28,16 @@ class Follower:
         self.most = draft.width(capabilities, capabilities.max_rows)
         """Rows that one `run` takes."""
         self._guessed: dict[tuple[int, int], int] = {}
+
+    def hear(self, source: Source) -> None:
+        """Let the model read what the text is made from.
+
+        Raises:
+            InputError: it does not fit into the model's encoder.
+            UsageError: the model has no encoder.
+        """
+        self._session.encode(np.array(source.tokens, np.int32))
+        self._guessed.clear()
 
     @property
     def held(self) -> int:

@@ -10,31 +10,35 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
-from edgedec import memory, options, scoring
-from edgedec.accept import Emitted, Rule
+from edgedec import options, scoring
+from edgedec.answering import Answering
 from edgedec.bundle import Bundle
 from edgedec.contracts import Engine
 from edgedec.costs import Costs
-from edgedec.decode import Loop, Steps, Tally
+from edgedec.decode import Loop
 from edgedec.devices import Device
-from edgedec.drafting import PLAIN, Drafting
-from edgedec.errors import InputError, UnsupportedError, UsageError
-from edgedec.generation import FinishReason, Generation, Score, TokenLogprobs
+from edgedec.drafting import Drafting
+from edgedec.errors import InputError, UsageError
+from edgedec.generation import Generation, Score
+from edgedec.hearing import Hearing
 from edgedec.host import Scratch
-from edgedec.options import GenerateOptions, Options
+from edgedec.options import GenerateOptions, Options, SeveralOptions
 from edgedec.plan import Planner
-from edgedec.sampling import Logprobs, Sampler
-from edgedec.stopping import StopStrings
-from edgedec.streaming import Writer
+from edgedec.reading import Asked, Reader
 from edgedec.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from edgedec.contracts import Floats
+    from edgedec.speech.transcribe import Listeners, Request
+    from edgedec.speech.transcript import Transcript
+    from edgedec.speech.wav import Sound
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -66,25 +70,24 @@ class Model:
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         self._architecture = setup.bundle.manifest.architecture
-        if self._architecture.encoder is not None:
-            raise UnsupportedError(
-                f"{setup.bundle.manifest.name} is an encoder-decoder model; this version of "
-                "edgedec runs decoder-only ones"
-            )
         self._engine = setup.engine
         self._capabilities = setup.engine.capabilities
         self._session = setup.engine.session()
         shape = self._architecture, self._capabilities
-        self._host = Scratch(self._session, *shape, setup.open_engine, setup.bundle.strategy_file)
+        self._drafting = setup.drafting.fitted(*shape)
+        files = setup.open_engine, setup.bundle.strategy_file
+        self._host = Scratch(self._session, *shape, *files, setup.text)
+        self._reader = Reader(setup.text, self._architecture)
         self._planner = Planner(
-            setup.drafting.open(self._host, *shape),
+            self._drafting.open(self._host, *shape),
             setup.costs,
             self._architecture.vocab,
-            setup.drafting.policy,
+            self._drafting.policy,
             setup.clock,
         )
-        needs = setup.drafting.needs(*shape)
+        needs = self._drafting.needs(*shape)
         self._loop = Loop(self._session, self._host, self._planner, needs, setup.clock)
+        self._answering = Answering(setup, self._drafting, self._session, self._loop)
         self._busy = threading.Lock()
         self._closed = False
 
@@ -118,13 +121,19 @@ class Model:
     @overload
     def generate(self, prompt: list[str], **given: Unpack[GenerateOptions]) -> list[Generation]: ...
 
+    @overload
     def generate(
-        self, prompt: str | list[str] | Messages, **given: Unpack[GenerateOptions]
+        self, prompt: str | list[str] | Messages, **given: Unpack[SeveralOptions]
+    ) -> list[Generation]: ...
+
+    def generate(
+        self, prompt: str | list[str] | Messages, **given: Any
     ) -> Generation | list[Generation]:
         """Continue a text, each of several texts (a list of str), or a chat (a list of messages).
 
-        The options are those of `edgedec.options.GenerateOptions`. Several prompts share a seed:
-        each gives the text it would give alone.
+        A model with an encoder reads the text and writes what it makes of it. The options are those
+        of `edgedec.options.GenerateOptions`. Several prompts share a seed: each gives the text it
+        would give alone. With `num_return_sequences` there is a list in any case.
 
         Raises:
             InputError: a prompt is empty, too long for the context, or not valid Unicode.
@@ -134,104 +143,84 @@ class Model:
         chosen = options.read(given)
         with self._alone():
             if isinstance(prompt, str):
-                return self._run(self._encode(prompt), chosen)
+                return self._one(self._read(prompt), chosen)
             if not isinstance(prompt, Sequence):
                 raise UsageError("a prompt is a text, a list of texts, or a list of messages")
             if not prompt:
                 raise InputError("there is no prompt: give a text, some texts or some messages")
             if all(isinstance(each, str) for each in prompt):
                 # All are checked before the first takes its time.
-                return [self._run(ids, chosen) for ids in [self._encode(str(p)) for p in prompt]]
+                read = [self._read(str(each)) for each in prompt]
+                return [done for asked in read for done in self._answering.answer(asked, chosen)]
             messages = [each for each in prompt if isinstance(each, Mapping)]
             if len(messages) < len(prompt):
                 raise UsageError("a prompt is a text, a list of texts, or a list of messages")
-            text = self._setup.text
-            return self._run(text.encode(text.chat(messages), special=False), chosen)
+            return self._one(self._reader.chat(messages), chosen)
 
-    def _encode(self, prompt: str) -> list[int]:
-        if not prompt:
-            raise InputError("the prompt is empty: give at least one word to continue")
-        tokens = self._setup.text.encode(prompt)
-        self._loop.check(tokens)
-        return tokens
+    def _one(self, asked: Asked, chosen: Options) -> Generation | list[Generation]:
+        found = self._answering.answer(asked, chosen)
+        return found if chosen.several else found[0]
 
-    def _run(self, prompt: list[int], chosen: Options) -> Generation:
-        clock = self._setup.clock
-        course = _Course(clock, clock())
-        writer = Writer(
-            self._setup.text.stream(after=prompt), StopStrings(chosen.stop), chosen.stream
-        )
-        steps = self._loop.run(prompt, self._rule(chosen), course.tally)
-        try:
-            finish = _follow(steps, writer, chosen, course)
-        finally:
-            steps.close()
-        return self._report(prompt, chosen, course, (writer.text, finish))
+    def _read(self, prompt: str) -> Asked:
+        asked = self._reader.text(prompt)
+        self._loop.check(asked.prompt)
+        return asked
 
-    def _rule(self, chosen: Options) -> Rule:
-        stop = chosen.stop_tokens | frozenset(self._architecture.tokens.eos)
-        return Rule(
-            sampler=Sampler.build(chosen.sampling, chosen.constraint),
-            stop=stop,
-            limit=chosen.max_new_tokens,
-            logprobs=chosen.logprobs,
-            near_ties=self._capabilities.exactness == "token",
-            acceptance=self._setup.drafting.rule,
-        )
-
-    def _report(
+    def transcribe(
         self,
-        prompt: list[int],
-        chosen: Options,
-        course: _Course,
-        ending: tuple[str, FinishReason],
-    ) -> Generation:
-        setup, tally = self._setup, course.tally
-        return Generation(
-            text=ending[0],
-            tokens=tuple(each.token for each in course.taken),
-            prompt_tokens=len(prompt),
-            new_tokens=len(course.taken),
-            finish_reason=ending[1],
-            seed=chosen.sampling.seed,
-            model=self.name,
-            runtime=setup.device.runtime,
-            device=setup.device.name,
-            strategy=self._ran(tally),
-            strategy_requested=setup.drafting.requested,
-            lossy=setup.drafting.lossy,
-            seconds=round(setup.clock() - course.started, 6),
-            load_seconds=round(setup.load_seconds, 6),
-            tokens_per_second=course.tokens_per_second(),
-            time_to_first_token_ms=course.time_to_first_token_ms(),
-            passes=tally.passes,
-            tokens_per_pass=round(tally.drawn / tally.passes, 4) if tally.passes else None,
-            evaluated=tally.evaluated,
-            accepted=tally.accepted,
-            near_ties=tally.near_ties,
-            depths=tuple((tried, right) for tried, right in tally.depths),
-            peak_rss_mb=memory.peak_rss_mb(),
-            logprobs=None if chosen.logprobs is None else course.logprobs(),
-        )
+        audio: str | Path | Sound | Floats,
+        request: Request | None = None,
+        listeners: Listeners | None = None,
+    ) -> Transcript:
+        """Write down what is said in a WAV file, a `speech.wav.Sound`, or samples [n] at 16 kHz.
 
-    def _ran(self, tally: Tally) -> str:
-        """What drafted; `plain` where nothing that was proposed was worth checking."""
-        return self._setup.drafting.name if tally.evaluated else PLAIN
+        `request` says in which language, whether to translate, and whether to time it; `listeners`
+        are told what comes out while it does.
+
+        Raises:
+            InputError: the file cannot be read, or there is too little sound.
+            UnsupportedError: this model hears nothing, or lacks what is asked for.
+            UsageError: a language or task it does not know, or the model is busy or closed.
+        """
+        from edgedec.speech import transcribe
+
+        setup = self._setup
+        voice = transcribe.Voice(self._architecture, setup.text, setup.bundle.manifest.speech)
+        sound = transcribe.heard(audio)
+        with self._alone():
+            ear = Hearing(self._answering)
+            return transcribe.transcribe(ear, voice, sound, request, listeners)
 
     # --- scoring ---------------------------------------------------------------------------------
 
-    def score(self, text: str) -> Score:
+    def score(self, text: str, source: str | None = None) -> Score:
         """How likely the model finds a text. The conversation stays as it is.
+
+        A model with an encoder finds it likely as what it makes of `source`.
 
         Raises:
             InputError: the text is empty, too short to say anything, or longer than the context.
-            UsageError: it is no text, or the model is busy or closed.
+            UsageError: it is no text, a source is missing or nobody reads it, or the model is busy
+                or closed.
         """
-        if not isinstance(text, str):
-            raise UsageError(f"score takes one text, found {type(text).__name__}: give a string")
+        for each in (text, source):
+            if not isinstance(each, str) and (each is not None or each is text):
+                raise UsageError(
+                    f"score takes one text, found {type(each).__name__}: give a string"
+                )
         if not text:
             raise InputError("the text is empty: give at least two words to score")
-        tokens = self._setup.text.encode(text)
+        if (source is not None) != self._capabilities.encoder:
+            raise UsageError(
+                "this model says how likely a text is for a source: give score(text, source)"
+                if source is None
+                else "this model reads no source: give score(text)"
+            )
+        return self._score(text, None if source is None else self._reader.text(source))
+
+    def _score(self, text: str, asked: Asked | None) -> Score:
+        begin = [] if asked is None else asked.prompt
+        tokens = [*begin, *self._setup.text.encode(text)]
         if len(tokens) > self.context:
             raise InputError(
                 f"the text has {len(tokens)} tokens; the context of {self.name} holds "
@@ -240,13 +229,12 @@ class Model:
         if len(tokens) < 2:
             raise InputError("the text is one token: there is nothing before it to judge it by")
         with self._alone():
-            found = scoring.logprobs(self._engine.session(), self._capabilities, tokens)
-        return self._score(text, tokens, found)
-
-    def _score(self, text: str, tokens: list[int], found: list[float]) -> Score:
-        total, first = math.fsum(found), self._architecture.tokens.bos
-        size = len(text.encode())
-        if tokens[0] == first:
+            session = self._engine.session()
+            if asked is not None:
+                session.encode(asked.features)
+            found = scoring.logprobs(session, self._capabilities, tokens)
+        total, size = math.fsum(found), len(text.encode())
+        if begin or tokens[0] == self._architecture.tokens.bos:
             shown, values = tokens[1:], tuple[float | None, ...](found)
         else:
             shown, values = tokens, (None, *found)
@@ -298,8 +286,9 @@ class Model:
         with self._alone():
             self._loop.reset()
             self._host.close()
-            drafting, shape = self._setup.drafting, (self._architecture, self._capabilities)
-            self._planner.reopen([drafter for drafter, _ in drafting.open(self._host, *shape)])
+            shape = self._architecture, self._capabilities
+            opened = self._drafting.open(self._host, *shape)
+            self._planner.reopen([drafter for drafter, _ in opened])
 
     def close(self) -> None:
         """Give the weights back. Closing twice is fine."""
@@ -333,68 +322,3 @@ class Model:
             yield
         finally:
             self._busy.release()
-
-
-@dataclass(slots=True)
-class _Course:
-    """What one generation gave so far, and when."""
-
-    clock: Callable[[], float]
-    started: float
-    tally: Tally = field(default_factory=Tally)
-    taken: list[Emitted] = field(default_factory=list)
-    first: float = 0.0
-    last: float = 0.0
-    at_first: int = 0
-
-    def mark(self, tokens: int) -> None:
-        """A step has given tokens."""
-        self.last = self.clock()
-        if not self.first:
-            self.first, self.at_first = self.last, tokens
-
-    def tokens_per_second(self) -> float | None:
-        """Of the tokens after the first step that gave some; None if that is the only one.
-
-        That step's time is not in it, so its tokens, which may be several, are not either.
-        """
-        if len(self.taken) <= self.at_first or self.last <= self.first:
-            return None
-        return round((len(self.taken) - self.at_first) / (self.last - self.first), 3)
-
-    def logprobs(self) -> tuple[TokenLogprobs, ...]:
-        """Those of all tokens taken, where they were asked for."""
-        found = ((each.token, each.logprobs) for each in self.taken)
-        return tuple(_logprobs(token, known) for token, known in found if known is not None)
-
-    def time_to_first_token_ms(self) -> float | None:
-        """None if there is no token."""
-        return round((self.first - self.started) * 1000, 3) if self.taken else None
-
-
-def _follow(steps: Steps, writer: Writer, chosen: Options, course: _Course) -> FinishReason:
-    """Take tokens until the text ends, a stop string is found, or someone cancels."""
-    finish: FinishReason | None = None
-    while finish is None:
-        if chosen.cancel is not None and chosen.cancel.is_set:
-            finish = "cancelled"
-            break
-        emitted = next(steps, None)
-        if emitted is None:
-            finish = course.tally.finish
-            break
-        if emitted:
-            course.mark(len(emitted))
-        for each in emitted:
-            course.taken.append(each)
-            if writer.push(each.token):
-                finish = "stop"
-                break
-            if chosen.cancel is not None and chosen.cancel.is_set:
-                break
-    return "stop" if writer.close() else finish
-
-
-def _logprobs(token: int, found: Logprobs) -> TokenLogprobs:
-    top = zip(found.ids.tolist(), found.values.tolist(), strict=True)
-    return TokenLogprobs(token, found.token, tuple(top))

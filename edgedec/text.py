@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from edgedec.chat_template import ChatTemplate
 
 FILE = "tokenizer.json"
+SOURCE = "tokenizer.source.json"
+"""Of the encoder, where it reads other ids than the decoder writes."""
 TEMPLATE = "chat_template.jinja"
 MAX_FILE = 256 << 20
 
@@ -36,20 +38,28 @@ class _File(msgspec.Struct):
 
 
 class Text:
-    """The tokenizer of one bundle. Made by `Text.open`."""
+    """The tokenizer of one bundle, or its two. Made by `Text.open`."""
 
-    def __init__(self, tokenizer: Tokenizer, decoding: Decoder, template: ChatTemplate | None):
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        decoding: Decoder,
+        template: ChatTemplate | None,
+        source: Tokenizer | None = None,
+    ):
         self._tokenizer = tokenizer
         self._decoding = decoding
         self._template = template
+        self._source = source or tokenizer
         self._cache: dict[tuple[int, bool], bytes | None] = {}
 
     @classmethod
     def open(cls, path: Path, architecture: Architecture) -> Text:
-        """Read `tokenizer.json` and, if there is one, `chat_template.jinja` in a bundle's folder.
+        """Read `tokenizer.json`, and `tokenizer.source.json` and `chat_template.jinja` if there.
 
         Raises:
-            BundleError: a file is missing, damaged or far too large.
+            BundleError: a file is missing, damaged or far too large, or names more ids than the
+                encoder or decoder has.
             UnsupportedError: a kind of decoder that we do not have.
         """
         data = _read(path / FILE)
@@ -59,13 +69,16 @@ class Text:
             raise BundleError(f"{path / FILE} cannot be read: {error}; export again") from None
         decoding = decoder(file.decoder)
         tokenizer = _parse(data, path / FILE)
+        reads = None
+        if architecture.encoder is not None:
+            reads = _source(path, tokenizer, architecture)
         template = None
         if (path / TEMPLATE).is_file():
             from edgedec.chat_template import ChatTemplate
 
             source = _decoded(_read(path / TEMPLATE), path / TEMPLATE)
             template = ChatTemplate(source, _names(tokenizer, architecture, file))
-        return cls(tokenizer, decoding, template)
+        return cls(tokenizer, decoding, template, reads)
 
     def encode(self, text: str, special: bool = True) -> list[int]:
         """The token ids of a text, with the tokenizer's own bos and the like if `special`.
@@ -76,13 +89,15 @@ class Text:
         Raises:
             InputError: the text holds lone surrogates, which are no characters.
         """
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"the text is not valid Unicode at character {error.start}: remove it"
-            ) from None
-        return list(self._tokenizer.encode(text, add_special_tokens=special).ids)
+        return _ids(self._tokenizer, text, special)
+
+    def encode_source(self, text: str, special: bool = True) -> list[int]:
+        """The ids that an encoder reads for a text, with the specials of its own tokenizer.
+
+        Raises:
+            InputError: as in `encode`.
+        """
+        return _ids(self._source, text, special)
 
     def decode(self, ids: Sequence[int], *, after: Sequence[int] = ()) -> str:
         """The text of token ids, without special tokens; U+FFFD for bytes that are no UTF-8.
@@ -136,6 +151,36 @@ class Text:
             name = self.token(token) if token not in self._hidden else ""
             self._cache[key] = self._decoding.piece(name, first) if name else None
         return self._cache[key]
+
+
+def _ids(tokenizer: Tokenizer, text: str, special: bool) -> list[int]:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"the text is not valid Unicode at character {error.start}: remove it"
+        ) from None
+    return list(tokenizer.encode(text, add_special_tokens=special).ids)
+
+
+def _source(path: Path, tokenizer: Tokenizer, architecture: Architecture) -> Tokenizer | None:
+    """The encoder's own tokenizer, if there is one; neither may name ids that the model lacks."""
+    own = None
+    if (path / SOURCE).is_file():
+        own = _parse(_read(path / SOURCE), path / SOURCE)
+    reads = architecture.source_embed or architecture.embed
+    sides = [("decoder", FILE, tokenizer, architecture.vocab)]
+    if architecture.frontend is None:
+        file = FILE if own is None else SOURCE
+        sides.append(("encoder", file, own or tokenizer, reads.vocab))
+    for side, file, found, vocab in sides:
+        count = found.get_vocab_size()
+        if count > vocab:
+            raise BundleError(
+                f"{path / file} has {count} entries, but the {side} only {vocab}: they do not "
+                "belong together; export again"
+            )
+    return own
 
 
 def _names(tokenizer: Tokenizer, architecture: Architecture, file: _File) -> dict[str, str]:

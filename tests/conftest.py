@@ -48,6 +48,12 @@ def endless_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _write(tmp_path_factory.mktemp("bundles") / "endless", context=1 << 20, eos=())
 
 
+@pytest.fixture(scope="session")
+def source_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with an encoder that reads up to 64 bytes."""
+    return _write(tmp_path_factory.mktemp("bundles") / "reader", encoder=True)
+
+
 @pytest.fixture
 def fake_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the device "fake" be there."""
@@ -60,6 +66,7 @@ def _write(
     template: str | None = None,
     context: int = CONTEXT,
     eos: tuple[int, ...] = (0,),
+    encoder: bool = False,
 ) -> Path:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -76,7 +83,7 @@ def _write(
         writer.finish(
             Manifest(
                 name=target.name,
-                architecture=_architecture(len(vocab), context, eos),
+                architecture=_architecture(len(vocab), context, eos, encoder),
                 quantisation={"q": Format(kind="int4", block=32)},
                 forms=Forms(),
                 files={},
@@ -86,7 +93,9 @@ def _write(
     return target
 
 
-def _architecture(vocab: int, context: int, eos: tuple[int, ...]) -> Architecture:
+def _architecture(
+    vocab: int, context: int, eos: tuple[int, ...], encoder: bool = False
+) -> Architecture:
     layer = Layer(
         self_attention=Attention(heads=1, kv_heads=1, head_dim=8, scale=1.0),
         mlp=Mlp(width=16, activation="silu", gated=True),
@@ -97,6 +106,7 @@ def _architecture(vocab: int, context: int, eos: tuple[int, ...]) -> Architectur
         embed=Embedding(vocab=vocab, dim=8),
         decoder=Stack(layers=(layer,) * 4),
         head=Head(tied=True),
-        tokens=Tokens(eos=eos),
-        limits=Limits(context=context),
+        tokens=Tokens(eos=eos, decoder_start=0 if encoder else None),
+        limits=Limits(context=context, source=64 if encoder else None),
+        encoder=Stack(layers=(layer,)) if encoder else None,
     )

@@ -12,11 +12,14 @@ import pytest
 from edgedec import drafting
 from edgedec.runtimes import native
 
+MODELS = {"stories": ["aggressive"], "fix": []}
+"""The bundled models, and what cannot draft for them."""
 PROGRAM = Path(__file__).parents[1] / "bench" / "exactness.py"
 
 
-def rows(runtime: str, *options: str) -> list[dict[str, object]]:
-    command = [sys.executable, str(PROGRAM), "--json", "--runtime", runtime, *options]
+def rows(model: str, runtime: str) -> list[dict[str, object]]:
+    size = ["--prompts", "20", "--tokens", "64"]
+    command = [sys.executable, str(PROGRAM), "--json", "-m", model, "--runtime", runtime, *size]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout, done.stderr
     found: list[dict[str, object]] = json.loads(done.stdout)["rows"]
@@ -24,10 +27,11 @@ def rows(runtime: str, *options: str) -> list[dict[str, object]]:
 
 
 @pytest.mark.skipif(not native.built(), reason="the C engine was not built")
-def test_native_never_differs_by_a_token() -> None:
-    found = rows("native", "--prompts", "20", "--tokens", "64")
+@pytest.mark.parametrize("model", MODELS)
+def test_native_never_differs_by_a_token(model: str) -> None:
+    found = rows(model, "native")
     names = {row["strategy"] for row in found}
-    assert names == set(drafting.names()) - {"plain"}
+    assert names == set(drafting.names()) - {"plain", *MODELS[model]}
     for row in found:
         assert row["exact"], row
         assert (row["near_ties"], row["different"]) == (0, 0)
@@ -36,9 +40,10 @@ def test_native_never_differs_by_a_token() -> None:
             assert row["tokens_per_pass"] > 1.2, row  # it was drafted indeed
 
 
-def test_onnx_differs_at_near_ties_only() -> None:
+@pytest.mark.parametrize("model", MODELS)
+def test_onnx_differs_at_near_ties_only(model: str) -> None:
     """Eight-bit activations: a row among others differs a little from the same row alone."""
-    found = rows("onnx", "--prompts", "20", "--tokens", "64")
+    found = rows(model, "onnx")
     for row in found:
         assert row["different"] == 0, row
     ties, tokens = (sum(int(str(row[key])) for row in found) for key in ("near_ties", "tokens"))

@@ -27,6 +27,9 @@ FLOORS = [
 ]
 MEMBERS = {
     "edgedec.host": "edgedec.decode",
+    "edgedec.answering": "edgedec.api",
+    "edgedec.course": "edgedec.api",
+    "edgedec.hearing": "edgedec.api",
     "edgedec.model": "edgedec.api",
     "edgedec.warm": "edgedec.api",
 }

@@ -13,6 +13,7 @@ from edgedec.benchmark.pairs import Pair, Work
 from edgedec.errors import InputError
 
 if TYPE_CHECKING:
+    from edgedec.architecture import Architecture
     from edgedec.benchmark.prompts import Prompt
     from edgedec.benchmark.workloads import Workload
     from edgedec.drafting import Drafting
@@ -51,9 +52,16 @@ class Task:
     longest: int
 
 
-def fitting(workload: Workload, text: Text, context: int) -> tuple[Prompt, ...]:
-    """The prompts whose first turn leaves room in the context for an answer."""
-    room = context - min(workload.longest, LEAST)
+def fitting(workload: Workload, text: Text, model: Architecture) -> tuple[Prompt, ...]:
+    """The prompts whose first turn the model can read, with room for an answer."""
+    if model.encoder is not None:
+        most = model.limits.source
+        return tuple(
+            prompt
+            for prompt in workload.prompts
+            if most is None or len(text.encode_source(prompt.turns[0])) <= most
+        )
+    room = model.limits.context - min(workload.longest, LEAST)
     return tuple(prompt for prompt in workload.prompts if _length(prompt, text) <= room)
 
 

@@ -40,6 +40,7 @@ class Scale:
     def __init__(self, real: Architecture, shadow: Architecture) -> None:
         self._ids, self._layers = (real.vocab, shadow.vocab), (real.layers, shadow.layers)
         self._width = shadow.embed.dim
+        self._sources = (shadow.source_embed or shadow.embed).vocab
 
     def layer(self, layer: int) -> int:
         """The same share of the layers; what is within stays within."""
@@ -61,6 +62,10 @@ class Scale:
         known = np.where(tokens < real, tokens % shadow, tokens - real + shadow).astype(np.int32)
         vectors = None if rows.hidden is None else self.vectors(len(rows.hidden))
         return replace(rows, tokens=known, hidden=vectors)
+
+    def source(self, source: Ints | Floats) -> Ints | Floats:
+        """As many ids, that the shadow's encoder has."""
+        return (source % self._sources).astype(np.int32)
 
     def vectors(self, count: int) -> Floats:
         """Vectors as wide as the shadow is."""
@@ -116,7 +121,7 @@ def _common(real: Capabilities, shadow: Capabilities, scale: Scale) -> Capabilit
         ),
         resume=real.resume and shadow.resume,
         learned_ids=real.learned_ids and shadow.learned_ids,
-        encoder=False,
+        encoder=real.encoder and shadow.encoder,
     )
 
 
@@ -174,9 +179,23 @@ class ReplaySession:
         """Those of the real model."""
         return self._real.source_rows
 
+    @property
+    def source_key(self) -> str:
+        """That of the real model."""
+        return self._real.source_key
+
     def encode(self, source: Ints | Floats) -> None:
-        """Only decoders are replayed."""
-        raise UnsupportedError("a model with an encoder cannot be replayed yet")
+        """Both read it; the shadow's ids wrap around."""
+        with self._watch:
+            known = self._real.source_key
+            self._real.encode(source)
+            again = known == self._real.source_key
+            heard = self._engine.scale.source(source)
+        # The shadow must do what a model of its shape would: nothing, where the source is held.
+        if again:
+            self._shadow.truncate(0)
+        else:
+            self._shadow.encode(heard)
 
     def save(self, path: Path) -> None:
         """Write the real state: the shadow's is worth nothing."""

@@ -15,7 +15,7 @@ from edgedec.benchmark import shapes
 from edgedec.benchmark.play import Contestant
 from edgedec.benchmark.replay import ReplayEngine, Scale
 from edgedec.benchmark.rows import PLAIN
-from edgedec.bundle import Bundle
+from edgedec.bundle import Bundle, open_bundle
 from edgedec.devices import EngineOptions
 from edgedec.drafting import AUTO
 from edgedec.errors import EdgedecError, UnsupportedError, UsageError
@@ -70,11 +70,6 @@ class Stand:
     simulated: bool
     replayed: str | None
 
-    @property
-    def context(self) -> int:
-        """The most tokens that prompt and answer can have together."""
-        return self.setup.bundle.manifest.architecture.limits.context
-
     def temperature(self, value: float) -> None:
         """Say what the next generations are drawn with."""
         if isinstance(self.setup.engine, ReplayEngine):
@@ -116,7 +111,7 @@ def opened(place: Place, runtime: str, drafts: bool, tell: Tell) -> Iterator[Sta
         UsageError: no shape of that name.
     """
     if place.replay:
-        shapes.architecture(place.replay)
+        _check_shape(open_bundle(place.model), place.replay)
     # In replay the real model stands still most of the time: threads that wait for it would only
     # disturb the one that is timed.
     options = replace(place.options, threads=1) if place.replay else place.options
@@ -132,6 +127,28 @@ def opened(place: Place, runtime: str, drafts: bool, tell: Tell) -> Iterator[Sta
         yield found
     finally:
         found.setup.engine.close()
+
+
+def _check_shape(bundle: Bundle, name: str) -> None:
+    """Only a decoder can stand for a decoder, and only an encoder-decoder for one.
+
+    Raises:
+        UsageError: it cannot, or there is no such shape.
+        UnsupportedError: the model hears.
+    """
+    model = bundle.manifest.architecture
+    if model.frontend is not None:
+        raise UnsupportedError(f"{bundle.manifest.name} hears: no shape stands for such a model")
+    if (shapes.architecture(name).encoder is None) != (model.encoder is None):
+        fits = [
+            other
+            for other in shapes.SHAPES
+            if (shapes.architecture(other).encoder is None) == (model.encoder is None)
+        ]
+        kind = "decoder alone" if model.encoder is None else "encoder-decoder"
+        raise UsageError(
+            f"{bundle.manifest.name} is a {kind} and {name} is none: replay {' or '.join(fits)}"
+        )
 
 
 def _costs(engine: Engine, bundle: Bundle, device: Device, options: EngineOptions) -> Costs:

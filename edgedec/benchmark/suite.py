@@ -105,17 +105,21 @@ class _Event:
         """The rows of each workload; none of those whose prompts do not fit."""
         stand = self._stand
         field = self._field(stand, ALL in self._settings.ways.strategies)
+        model = stand.setup.bundle.manifest.architecture
         for workload in self._settings.workloads:
+            if workload.source != (model.encoder is not None) and workload.shipped:
+                kind = "with" if workload.source else "without"
+                self._ears.note(f"{workload.name} is for models {kind} an encoder: left out")
+                continue
             if workload.forced:
                 yield from self._forced(workload)
                 continue
-            text, context = stand.setup.text, stand.context
-            prompts = fitting(workload, text, context)
+            prompts = fitting(workload, stand.setup.text, model)
             left_out = len(workload.prompts) - len(prompts)
             if left_out:
                 self._ears.note(
                     f"{workload.name}: {left_out} of {len(workload.prompts)} prompts do not fit "
-                    f"into the context of {context} tokens and are left out"
+                    f"into what the model reads and are left out"
                 )
             if prompts and len(field) > 1:
                 yield from self._measured(stand, replace(workload, prompts=prompts), field)

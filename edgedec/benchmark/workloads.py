@@ -5,20 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgedec.benchmark.prompts import Prompt, read_prompts, read_spec_bench, read_text
 from edgedec.errors import InputError, UsageError
 
+if TYPE_CHECKING:
+    from edgedec.architecture import Architecture
+
 LONGEST = 96
 """New tokens of one answer at most. Greedy text of so small a model as `stories` goes round in
 circles soon after, and circles are easy to guess."""
+SENTENCES = 256
+"""The same of what is made of a source: all of it, and nothing goes round in circles."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
     """Prompts and how they are answered: with a temperature, up to `longest` new tokens each.
 
+    A `shipped` one is for models with an encoder, which read its prompts, or (no `source`) without.
     A `forced` one has no prompts but a `text` that stands for what a model would have written.
     """
 
@@ -28,6 +34,8 @@ class Workload:
     temperature: float = 0.0
     longest: int = LONGEST
     text: str = ""
+    source: bool = False
+    shipped: bool = False
 
     @property
     def forced(self) -> bool:
@@ -39,6 +47,7 @@ class _Shipped(NamedTuple):
     file: str
     about: str
     temperature: float = 0.0
+    longest: int = LONGEST
 
 
 _SHIPPED = {
@@ -49,28 +58,40 @@ _SHIPPED = {
     "quote": _Shipped("quote.jsonl", "quote from a text"),
     "list": _Shipped("list.jsonl", "turn a text into a list"),
 }
+_SOURCES = {
+    "fix": _Shipped("fix.jsonl", "put damaged prose right", longest=SENTENCES),
+    "fix-0.8": _Shipped("fix.jsonl", "the same, temperature 0.8", 0.8, SENTENCES),
+}
 _FORCED = {
     "code": _Shipped("code.txt", "a given page of Python"),
     "maths": _Shipped("maths.txt", "given solutions of word problems"),
 }
-DEFAULT, FORCED = tuple(_SHIPPED), tuple(_FORCED)
+DEFAULT, SOURCES, FORCED = tuple(_SHIPPED), tuple(_SOURCES), tuple(_FORCED)
+
+
+def default(model: Architecture) -> tuple[str, ...]:
+    """The workloads of a model where none are named; none for one that hears."""
+    if model.frontend is not None:
+        return ()
+    return DEFAULT if model.encoder is None else SOURCES
 
 
 def shipped(name: str) -> Workload:
-    """A workload by its name, one of `DEFAULT` or `FORCED`.
+    """A workload by its name, one of `DEFAULT`, `SOURCES` or `FORCED`.
 
     Raises:
         UsageError: there is none of that name.
     """
     folder = Path(str(resources.files("edgedec.benchmark"))) / "texts"
     if name in _FORCED:
-        about = _FORCED[name]
-        return Workload(name, about.about, text=read_text(folder / about.file))
-    if name in _SHIPPED:
-        about = _SHIPPED[name]
+        forced = _FORCED[name]
+        return Workload(name, forced.about, text=read_text(folder / forced.file), shipped=True)
+    about = (_SHIPPED | _SOURCES).get(name)
+    if about is not None:
         prompts = read_prompts(folder / about.file)
-        return Workload(name, about.about, prompts, about.temperature)
-    raise UsageError(f"no workload {name!r}; there is: {', '.join((*DEFAULT, *FORCED))}")
+        how = about.temperature, about.longest
+        return Workload(name, about.about, prompts, *how, source=name in _SOURCES, shipped=True)
+    raise UsageError(f"no workload {name!r}; there is: {', '.join((*DEFAULT, *SOURCES, *FORCED))}")
 
 
 def own_prompts(path: Path) -> Workload:

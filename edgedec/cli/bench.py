@@ -58,8 +58,8 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     "workloads",
     multiple=True,
     metavar="NAME",
-    help="What is written: story, story-0.8, continue, edit, quote, list, or (forced) code, maths; "
-    "repeatable. Default: all but the forced ones.",
+    help="What is written: story, story-0.8, continue, edit, quote, list; with an encoder: fix, "
+    "fix-0.8; or (forced) code, maths. Repeatable. Default: all but the forced ones.",
 )
 @click.option("--prompts", type=FILE, help="Your own: a prompt a line, or JSON lines.")
 @click.option("--spec-bench", type=FILE, help="The question.jsonl of Spec-Bench.")
@@ -68,8 +68,8 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--replay",
     metavar="SHAPE",
-    help="At the speed of a larger model: 135m or 1b, random weights that are written once "
-    "(70 and 600 MB).",
+    help="At the speed of a larger model: 135m or 1b, with an encoder t5-small or t5-base; random "
+    "weights that are written once (70 MB; 600 MB of 1b).",
 )
 @click.option(
     "--pairs",
@@ -108,6 +108,7 @@ def command(as_json: bool, **given: Any) -> None:
       edgedec bench
       edgedec bench --strategy all --workload edit --runtime native
       edgedec bench --replay 135m --html report.html
+      edgedec bench -m fix --replay t5-base
       edgedec bench -m ./smollm2 --prompts mine.txt --json
     """
     from edgedec.benchmark import rows as records
@@ -175,6 +176,7 @@ def _settings(given: dict[str, Any]) -> Settings:
 def _workloads(given: dict[str, Any]) -> list[Workload]:
     """Those that were named and those of files; the shipped ones if there are none of either."""
     from edgedec.benchmark import workloads
+    from edgedec.bundle import open_bundle
 
     found = [workloads.shipped(name) for name in dict.fromkeys(given["workloads"])]
     if given["prompts"]:
@@ -183,7 +185,8 @@ def _workloads(given: dict[str, Any]) -> list[Workload]:
         found += workloads.spec_bench(given["spec_bench"])
     if given["forced_text"]:
         found.append(workloads.forced_text(given["forced_text"]))
-    names = () if found else workloads.DEFAULT
+    model = open_bundle(given["model"]).manifest.architecture
+    names = () if found else workloads.default(model)
     forced = workloads.FORCED if given["forced"] else ()
     known = {workload.name for workload in found}
     return [*map(workloads.shipped, names), *found,

@@ -123,7 +123,7 @@ def _document(bundle: Bundle, outcome: Outcome) -> dict[str, Any]:
             str(rows): [_ms(edge) for edge in edges] for rows, edges in profile.spread.items()
         },
         "curves": [
-            {"past": past, "source": 0, "t_ms": _by_rows(costs, past, costs.rows)}
+            {"past": past, "source": profile.source, "t_ms": _by_rows(costs, past, costs.rows)}
             for past in costs.pasts
         ],
         "bandwidth_gb_s": None if bandwidth is None else round(bandwidth / 1e9, 3),

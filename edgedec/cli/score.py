@@ -15,8 +15,13 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("text", required=False)
 @_options.model_options
+@click.option(
+    "--source",
+    metavar="TEXT",
+    help="What TEXT was made of: for a model with an encoder, which needs it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def command(text: str | None, as_json: bool, **options: Any) -> None:
+def command(text: str | None, source: str | None, as_json: bool, **options: Any) -> None:
     """Say how likely the model finds TEXT, or standard input if TEXT is absent or "-".
 
     Prints a line per token with its log probability in nats, then the sum of them, the bits spent
@@ -26,13 +31,14 @@ def command(text: str | None, as_json: bool, **options: Any) -> None:
     Examples:
       edgedec score "Once upon a time there was a king."
       edgedec score --json < story.txt
+      edgedec score -m fix --source "teh cat" "The cat"
     """
     import edgedec
 
     read = _options.read_text(text, "TEXT")
     _options.tolerate_narrow_encodings()
     with edgedec.load(options.pop("model"), **_options.loading(options)) as model:
-        found = model.score(read)
+        found = model.score(read, source)
         pieces = model.pieces(found.tokens)
     if as_json:
         _output.print_json(found.to_json())

@@ -67,11 +67,11 @@ def simulated(device: Device) -> bool:
 def costs_for(engine: Engine, bundle: Bundle, device: Device, options: EngineOptions) -> Costs:
     """What steps cost: from the stored profile, else from a quick measurement, which is stored.
 
-    A stored profile takes a few milliseconds, the measurement less than 2 s. Simulated devices,
-    and models that need a source, get costs that were made up (`costs.flat`).
+    A stored profile takes a few milliseconds, the measurement less than 2 s. Simulated devices get
+    costs that were made up (`costs.flat`).
     """
     subject = Subject(engine, bundle, device, options)
-    if subject.simulated or bundle.manifest.architecture.encoder is not None:
+    if subject.simulated:
         return costs.flat()
     from edgedec.profiler import store
 
@@ -98,15 +98,10 @@ def profile(
     is done.
 
     Raises:
-        UnsupportedError: the device is simulated, or the model needs a source.
+        UnsupportedError: the device is simulated.
     """
     if subject.simulated:
         raise UnsupportedError(f"the device {subject.device.name!r} is simulated only")
-    if subject.bundle.manifest.architecture.encoder is not None:
-        raise UnsupportedError(
-            f"{subject.bundle.manifest.name} is an encoder-decoder model; decoder-only ones can be "
-            "measured so far"
-        )
     from edgedec.profiler import store
 
     key = key_of(subject)
@@ -186,6 +181,7 @@ def _measured(
         rejected=found.rejected,
         seconds=found.seconds,
         weight_bytes=bandwidth.weight_bytes(manifest),
+        source=found.source,
     )
 
 

@@ -45,12 +45,14 @@ def read_bandwidth(threads: int, seconds: float, clock: Clock = time.perf_counte
 def weight_bytes(manifest: Manifest) -> int:
     """Bytes of weights that a step of the decoder reads, whatever its number of rows.
 
-    Without an embedding that is looked up only, and without tables of positions.
+    Without an embedding that is looked up only, tables of positions, and what is read once for a
+    source: the encoder, and the keys and values that the decoder makes of it.
     """
     model, total = manifest.architecture, 0
     for name, shape in shapes(model).items():
         looked_up = name == "embed.weight" and not model.head.tied
-        if looked_up or name.startswith("encoder.") or name.endswith(".positions"):
+        once = name.startswith(("encoder.", "frontend.")) or ".cross_attention.k" in name
+        if looked_up or once or ".cross_attention.v" in name or name.endswith(".positions"):
             continue
         numbers = math.prod(shape)
         if role(name) is None:

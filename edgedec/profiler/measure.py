@@ -12,7 +12,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -58,8 +58,8 @@ class Measured:
     """Costs and how well they are known.
 
     `spread` has the 10th and 90th percentile of the time of a step, in seconds by number of rows,
-    at `past` tokens of past. `rounds` counted, `rejected` did not. With 0 rounds there was no time
-    but for single steps.
+    at `past` tokens of past, an encoder having read `source` rows. `rounds` counted, `rejected` did
+    not. With 0 rounds there was no time but for single steps.
     """
 
     costs: Costs
@@ -68,6 +68,7 @@ class Measured:
     rounds: int
     rejected: int
     seconds: float
+    source: int = 0
 
 
 def measure(
@@ -92,7 +93,8 @@ def measure(
         done = max(len(course.kept()) / effort.rounds, watch.elapsed() / effort.seconds)
         tell("steps", min(done, 1.0))
     tell("steps", 1.0)
-    return course.result(model.layers, static=bool(engine.capabilities.row_widths))
+    found = course.result(model.layers, static=bool(engine.capabilities.row_widths))
+    return replace(found, source=base.source)
 
 
 @dataclass(slots=True)

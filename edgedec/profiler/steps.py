@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgedec.contracts import TRUNK, Capabilities, Engine, Rows, Session, Want
+from edgedec.profiler import sources
 
 if TYPE_CHECKING:
     from edgedec.architecture import Architecture
@@ -52,7 +53,7 @@ class Place:
     """A session with so much past; times steps there and drops their rows."""
 
     def __init__(self, session: Session, past: int, vocab: int, clock: Clock) -> None:
-        self.past = past
+        self.past, self.source = past, session.source_rows
         self._session, self._vocab, self._clock = session, vocab, clock
         self._trees: dict[int, Rows] = {}
 
@@ -114,6 +115,8 @@ class _Prompt:
     def __init__(self, engine: Engine, model: Architecture, watch: Watch) -> None:
         self.length = 0
         self._session, self._vocab, self._watch = engine.session(), model.vocab, watch
+        if model.encoder is not None:
+            self._session.encode(sources.usual(model))
         self._widths = engine.capabilities.row_widths
         self._stop_at = watch.left() * (1 - PREFILL_SHARE)
         self._row_seconds: float | None = None

@@ -64,7 +64,8 @@ class Profile(Spec, frozen=True):
     `rows`, `pasts`, `layers`, `head` and `depth` are those of `Costs`, in seconds. `spread` has the
     10th and 90th percentile of a step's time by number of rows, at `spread_past` tokens of past.
     `rounds` counted, `rejected` did not. `bandwidth` is bytes read per second and `weight_bytes`
-    what a step reads. `host` is what a plain turn takes outside of its step, in seconds, `draft_ms`
+    what a step reads. `source` is how many rows an
+    encoder had read. `host` is what a plain turn takes outside of its step, in seconds, `draft_ms`
     what a strategy takes in a turn, in milliseconds; both only where effort was full. `made` is the
     day, `seconds` what measuring took.
     """
@@ -87,6 +88,7 @@ class Profile(Spec, frozen=True):
     bandwidth: Rate | None = None
     draft_ms: DraftCosts = msgspec.field(default_factory=dict)
     host: Seconds = 0.0
+    source: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
 
     @property
     def costs(self) -> Costs:

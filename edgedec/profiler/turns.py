@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from edgedec import drafting
 from edgedec.accept import Rule
+from edgedec.contracts import Source
 from edgedec.decode import Loop, Tally
 from edgedec.host import Scratch
 from edgedec.plan import Planner
+from edgedec.profiler import sources
 from edgedec.sampling import Sampler, Sampling
 
 if TYPE_CHECKING:
@@ -37,11 +39,16 @@ def _write(
     architecture = bundle.manifest.architecture
     shape = (architecture, engine.capabilities)
     session = engine.session()
+    chosen = chosen.fitted(*shape)
     host = Scratch(session, *shape, _refuse, bundle.strategy_file)
     planner = Planner(chosen.open(host, *shape), costs, architecture.vocab, chosen.policy)
     loop = Loop(session, host, planner, chosen.needs(*shape))
-    first = architecture.tokens.bos
-    prompt = [first if first is not None else next(iter(architecture.tokens.eos), 0)] * 2
+    if architecture.encoder is not None:
+        heard = sources.usual(architecture)
+        tokens = () if architecture.frontend is not None else tuple(heard.tolist())
+        loop.encode(heard, Source(tokens))
+    begin = architecture.tokens.decoder_start, architecture.tokens.bos, *architecture.tokens.eos, 0
+    prompt = [next(token for token in begin if token is not None)] * 2
     rule = Rule(Sampler.build(Sampling(temperature=0.8, seed=1)), frozenset(), TOKENS)
     for _ in loop.run(prompt, rule, Tally()):
         pass

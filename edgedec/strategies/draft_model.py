@@ -19,7 +19,7 @@ from edgedec import _tree, draft, rejection
 from edgedec.accept import Acceptance
 from edgedec.architecture import Architecture
 from edgedec.contracts import TRUNK, Capabilities, Context, Draft, Host, Needs, Outcome
-from edgedec.errors import InputError, UsageError
+from edgedec.errors import InputError, UnsupportedError, UsageError
 from edgedec.follower import Follower
 from edgedec.gumbel import gumbel
 from edgedec.pace import WIDEST
@@ -27,7 +27,7 @@ from edgedec.pace import WIDEST
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edgedec.contracts import StepResult
+    from edgedec.contracts import Source, StepResult
 
     Weights = NDArray[np.float64]
 
@@ -75,17 +75,31 @@ class DraftModel:
         return self.acceptance == "recursive"
 
     def needs(self, architecture: Architecture, capabilities: Capabilities) -> Needs:
-        """Nothing of the model itself."""
+        """Nothing of the model itself.
+
+        Raises:
+            UnsupportedError: the model hears; a draft model is only told what a model reads.
+        """
+        if architecture.frontend is not None:
+            raise UnsupportedError(
+                "the strategy draft_model cannot draft for a model that hears: use auto"
+            )
         return Needs()
 
     def open(self, host: Host) -> Speculator:
         """Open the draft model.
 
         Raises:
-            UnsupportedError: its tokenizer is another one.
+            UnsupportedError: its tokenizer is another one, or only one of the two has an encoder.
             BundleError: there is no such bundle.
         """
         engine = host.load(self.bundle)
+        reads = host.capabilities.encoder
+        if engine.capabilities.encoder != reads:
+            raise UnsupportedError(
+                f"the draft model {self.bundle} has {'no' if reads else 'an'} encoder, the model "
+                f"{'has one' if reads else 'has none'}: a draft model must be of the same kind"
+            )
         follower = Follower(engine.session(), engine.capabilities)
         if self.acceptance == "recursive" and self.branches ** (self.depth - 1) > follower.most:
             raise UsageError(
@@ -137,6 +151,7 @@ class Speculator:
 
     def __init__(self, options: DraftModel, follower: Follower) -> None:
         self._options, self._follower = options, follower
+        self._heard: Source | None = None
 
     def expected_cost(self, budget: int) -> float:
         """Unknown: it is measured."""
@@ -154,6 +169,9 @@ class Speculator:
         tree = _Grown()
         whole = self._options.acceptance == "recursive" and context.temperature > 0
         try:
+            if context.source is not self._heard and context.source is not None:
+                self._follower.hear(context.source)
+                self._heard = context.source
             result, row = self._follower.follow(context.tokens)
             if whole:
                 self._draw(tree, context, (result, row))

@@ -3,7 +3,8 @@
 Prompt lookup and CopySpec (2502.08923) look for the last few tokens and copy what followed their
 first occurrence. Ours takes the longest match there is and the latest place of it (SAM-Decoding,
 2411.10666), offers shorter matches as branches, and does not lose its place when a word is
-replaced, left out or added: the pointer into the copied passage goes on behind the change.
+replaced, left out or added: the pointer into the copied passage goes on behind the change. What an
+encoder has read stands before the text.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class Lookup:
 
     def __init__(self, options: PromptLookup) -> None:
         self._options, self._text = options, _tree.Suffixes()
+        self._before = 0  # tokens of a source, which stands before the text
         self._sheet = draft.Sheet(options.tokens)
 
     def expected_cost(self, budget: int) -> float:
@@ -58,7 +60,10 @@ class Lookup:
     def propose(self, context: Context, budget: int) -> Draft:
         """One chain for each place that may be copied on from."""
         tokens, options = context.tokens, self._options
-        self._text.extend(tokens, len(self._text))
+        if context.source is not None and not len(self._text):
+            self._text.extend(list(context.source.tokens), 0)
+            self._before = len(context.source.tokens)
+        self._text.extend(tokens, len(self._text) - self._before)
         most, branches = min(budget, options.tokens), options.branches
         return self._sheet.draft(
             self._text.copy(most, branches, options.shortest, *self._sheet.arrays)
@@ -70,3 +75,4 @@ class Lookup:
     def reset(self) -> None:
         """Forget the text."""
         self._text.reset()
+        self._before = 0

@@ -23,17 +23,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def attend_all(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
-    """Attention of q [batch, heads, length, dim] over the keys that `seen` [batch, keys] marks.
-
-    Written out, for torch.compile to fuse; the query heads that share keys become rows.
-    """
-    batch, heads, length, dim = q.shape
-    kv_heads = k.shape[1]
-    rows = q.reshape(batch, kv_heads, heads // kv_heads * length, dim)
-    scores = torch.matmul(rows, k.transpose(2, 3)) * dim**-0.5
-    scores = scores.float().masked_fill(~seen[:, None, None, :], float("-inf"))
-    mixed = torch.matmul(torch.softmax(scores, -1).to(v.dtype), v)
-    return mixed.view(batch, heads, length, dim)
+    """Attention of q [batch, heads, length, dim] over the keys that `seen` [batch, keys] marks."""
+    if q.device.type != "cpu" or not torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(q, k, v, seen[:, None, None], enable_gqa=True)
+    mixed: Tensor = _Masked.apply(q, k, v, seen)  # type: ignore[no-untyped-call]
+    return mixed
 
 
 class _Causal(torch.autograd.Function):
@@ -57,10 +51,12 @@ class _Causal(torch.autograd.Function):
         parts_q, parts_k, parts_v = [], [], []
         for start in range(0, length, _BLOCK):
             rows = slice(start, min(start + _BLOCK, length))
+            count, keys = rows.stop - start, rows.stop
             part = _block(
-                (q[:, :, rows], k[:, :, : rows.stop], v[:, :, : rows.stop]),
+                (q[:, :, rows], k[:, :, :keys], v[:, :, :keys]),
                 grad[:, :, rows],
                 (log_sum[:, :, rows], rowsum[:, :, rows]),
+                torch.ones(count, keys, dtype=torch.bool, device=q.device).tril(keys - count),
             )
             parts_q.append(part[0])
             parts_k.append(part[1])
@@ -68,10 +64,38 @@ class _Causal(torch.autograd.Function):
         return torch.cat(parts_q, 2), _add_up(parts_k, k), _add_up(parts_v, v)
 
 
+class _Masked(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
+        groups = q.shape[1] // k.shape[1]
+        bias = torch.where(seen, 0.0, -1e30).to(q.dtype)[:, None, None]
+        mixed, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            q,
+            k.repeat_interleave(groups, 1),
+            v.repeat_interleave(groups, 1),
+            0.0,
+            False,
+            attn_mask=bias.expand(-1, -1, q.shape[2], -1),
+        )
+        ctx.save_for_backward(q, k, v, seen, mixed, log_sum)
+        out: Tensor = mixed
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """As for causal attention, in one block."""
+        q, k, v, seen, mixed, log_sum = ctx.saved_tensors
+        (grad,) = grads
+        rowsum = (grad.float() * mixed.float()).sum(-1)
+        mask = seen.repeat_interleave(k.shape[1], 0)[:, None, None]
+        grad_q, grad_k, grad_v = _block((q, k, v), grad, (log_sum, rowsum), mask)
+        return grad_q, grad_k.view(k.shape), grad_v.view(v.shape), None
+
+
 def _block(
-    qkv: tuple[Tensor, Tensor, Tensor], grad: Tensor, rows: tuple[Tensor, Tensor]
+    qkv: tuple[Tensor, Tensor, Tensor], grad: Tensor, rows: tuple[Tensor, Tensor], mask: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients from one block of queries, which see every key up to the block's end."""
+    """Gradients from one block of queries; `mask` marks what they see of the keys."""
     q, k, v = qkv
     batch, heads, count, dim = q.shape
     pairs, seen = batch * k.shape[1], k.shape[2]
@@ -84,7 +108,6 @@ def _block(
     scores = torch.bmm(flat_q, flat_k.transpose(1, 2)).view(pairs, groups, count, seen)
     wanted = torch.bmm(flat_grad, flat_v.transpose(1, 2)).view(pairs, groups, count, seen)
     log_sum, rowsum = (row.reshape(pairs, groups, count, 1) for row in rows)
-    mask = torch.ones(count, seen, dtype=torch.bool, device=q.device).tril(seen - count)
     chance = torch.where(mask, torch.exp(scores.float() * scale - log_sum), 0.0)
     slope = (chance * (wanted.float() - rowsum) * scale).to(q.dtype)
     flat_slope = slope.view(pairs, groups * count, seen)

@@ -79,13 +79,17 @@ class MuShape(Shape):
 
 
 class Pairs(NamedTuple):
-    """A batch: decoder inputs, what should follow each, how much that counts; padded sources."""
+    """A batch: decoder inputs, what should follow each, how much that counts; padded sources.
+
+    `places` says where in the source a target comes from (-1: nowhere, or unknown).
+    """
 
     tokens: Tensor
     targets: Tensor
     weights: Tensor
     sources: Tensor
     lengths: Tensor
+    places: Tensor
 
 
 class Attention(nn.Module):
@@ -117,6 +121,14 @@ class Attention(nn.Module):
         mixed = attend(q, k, v) if seen is None else attend_all(q, k, v, seen)
         return F.linear(mixed.transpose(1, 2).flatten(2), self.out, self.out_bias)
 
+    def scores(self, x: Tensor, memory: Tensor) -> Tensor:
+        """What the first head looks at, before the softmax: [batch, length, keys]."""
+        dim = self.shape.head_dim
+        q = F.linear(x, self.q[:dim], self.q_bias[:dim])
+        k = F.linear(memory, self.kv[:dim], self.kv_bias[:dim])
+        found: Tensor = torch.matmul(q, k.transpose(1, 2)).float() * dim**-0.5
+        return found
+
     def _split(self, merged: Tensor) -> Tensor:
         batch, length, _ = merged.shape
         return merged.view(batch, length, -1, self.shape.head_dim).transpose(1, 2)
@@ -133,7 +145,7 @@ class Gated(nn.Module):
             nn.init.normal_(matrix, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the mlp."""
+        """Change each row by itself."""
         gate, up = F.linear(x, self.gate_up).chunk(2, dim=-1)
         return F.linear(F.silu(gate) * up, self.down)
 
@@ -150,14 +162,27 @@ class Block(nn.Module):
         self.mlp = Gated(shape)
 
     def forward(
-        self, x: Tensor, rope: Tables, seen: Tensor, memory: Tensor | None = None
+        self,
+        x: Tensor,
+        rope: Tables,
+        seen: Tensor,
+        memory: Tensor | None = None,
+        pointers: list[Tensor] | None = None,
     ) -> Tensor:
-        """Run the block; `seen` masks the source, whose encoding a decoder gets as `memory`."""
+        """Run the block; `seen` masks the source, whose encoding a decoder gets as `memory`.
+
+        `pointers` gets the scores of the cross-attention's first head.
+        """
         normed = self.norm(x, 0)
         x = x + self.attention(normed, normed, rope, None if self.cross else seen)
         if self.cross is not None:
-            x = x + self.cross(self.norm(x, 1), memory, None, seen)
-        return x + self.mlp(self.norm(x, -1))
+            assert memory is not None
+            normed = self.norm(x, 1)
+            if pointers is not None:
+                pointers.append(self.cross.scores(normed, memory))
+            x = x + self.cross(normed, memory, None, seen)
+        changed: Tensor = self.mlp(self.norm(x, -1))
+        return x + changed
 
     def norm(self, x: Tensor, which: int) -> Tensor:
         """Apply one of the block's norms."""
@@ -190,26 +215,44 @@ class TorchMu(nn.Module):
             x = block(x, rope, seen)
         return F.rms_norm(x, x.shape[-1:], self.encoder_norm, self.shape.eps), seen
 
-    def decode(self, tokens: Tensor, memory: Tensor, seen: Tensor) -> Tensor:
+    def decode(
+        self,
+        tokens: Tensor,
+        memory: Tensor,
+        seen: Tensor,
+        pointers: list[Tensor] | None = None,
+    ) -> Tensor:
         """Logits [batch, length, vocab] of decoder inputs."""
         cos, sin = self.get_buffer("cos"), self.get_buffer("sin")
         rope = (cos[: tokens.shape[1]], sin[: tokens.shape[1]])
         x = F.embedding(tokens, self.embed)
         for block in self.decoder:
-            x = block(x, rope, seen, memory)
+            x = block(x, rope, seen, memory, pointers)
         return F.linear(F.rms_norm(x, x.shape[-1:], self.decoder_norm, self.shape.eps), self.embed)
 
     def forward(self, sources: Tensor, lengths: Tensor, tokens: Tensor) -> Tensor:
         """Logits of decoder inputs, given padded sources."""
         return self.decode(tokens, *self.encode(sources, lengths))
 
-    def losses(self, batch: Pairs) -> tuple[Tensor, Tensor]:
-        """The weighted mean loss, and the plain one over the targets that count."""
-        logits = self(batch.sources, batch.lengths, batch.tokens).float().flatten(0, 1)
+    def losses(self, batch: Pairs) -> tuple[Tensor, Tensor, Tensor]:
+        """The weighted mean loss, the plain one over what counts, and that of the pointers.
+
+        The last is how badly the first head of each cross-attention but the lowest finds the
+        place in the source that the next token comes from.
+        """
+        memory, seen = self.encode(batch.sources, batch.lengths)
+        pointers: list[Tensor] = []
+        logits = self.decode(batch.tokens, memory, seen, pointers).float().flatten(0, 1)
         each = F.cross_entropy(logits, batch.targets.flatten(), reduction="none")
         weights = batch.weights.flatten()
         real = (weights > 0.0).float()
-        return (each * weights).sum() / weights.sum(), (each * real).sum() / real.sum()
+        places = batch.places.flatten()
+        lost = logits.new_zeros(())
+        for scores in pointers[1:]:
+            masked = scores.masked_fill(~seen[:, None], -1e30).flatten(0, 1)
+            lost = lost + F.cross_entropy(masked, places, ignore_index=-1)
+        plain = (each * real).sum() / real.sum()
+        return (each * weights).sum() / weights.sum(), plain, lost
 
     def _centred(self, length: int) -> Tables:
         cos, sin = self.get_buffer("cos")[:length], self.get_buffer("sin")[:length]

@@ -325,4 +325,8 @@ def test_generate_in_one_call(
     assert isinstance(done, Generation)
     assert done.new_tokens == 3
     assert sampling.Sampling().temperature == 0
-    assert {field.name for field in fields(Generation)} == {*DOCUMENT.split()[1:], "logprobs"}
+    assert {field.name for field in fields(Generation)} == {
+        *DOCUMENT.split()[1:],
+        "logprobs",
+        "score",
+    }

@@ -76,7 +76,11 @@ def test_numbers_may_be_numpys(model: Model) -> None:
         ({"threads": 100_000}, UsageError, "threads is 100000; it must be a whole number from 1"),
         ({"threads": 0}, UsageError, "threads is 0"),
         ({"threads": "2"}, UsageError, "threads is '2'"),
-        ({"strategy": "magic"}, UnsupportedError, "no 'magic' in strategies; there is: draft"),
+        (
+            {"strategy": "magic"},
+            UnsupportedError,
+            "no 'magic' in strategies; there is: agg",
+        ),
         ({"runtime": "magic"}, UnsupportedError, "no 'magic' in runtimes; there is: fake, native"),
         ({"device": "magic"}, DeviceError, "no device 'magic'; there is: fake"),
         ({"device": "fake", "runtime": "onnx"}, UnsupportedError, "onnx reads onnx"),

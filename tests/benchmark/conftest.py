@@ -10,7 +10,7 @@ import pytest
 
 from edgedec.benchmark import shapes
 from edgedec.benchmark.rows import Row
-from edgedec.benchmark.shapes import Shape
+from edgedec.benchmark.shapes import Llama
 from edgedec.benchmark.stand import Place, Stand, opened
 from edgedec.generation import Generation
 
@@ -52,7 +52,7 @@ def row() -> Callable[..., Row]:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
     """A shape that is written in no time."""
-    monkeypatch.setitem(shapes.SHAPES, "tiny", Shape(64, 3, 1, 1, 128, 9000, tied=True))
+    monkeypatch.setitem(shapes.SHAPES, "tiny", Llama(64, 3, 1, 1, 128, 9000, tied=True))
     return "tiny"
 
 

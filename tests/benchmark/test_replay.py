@@ -222,12 +222,22 @@ def test_what_cannot_be_replayed(
     assert (tmp_path / "state").exists()
     with pytest.raises(UnsupportedError):
         session.load(tmp_path / "state")
-    with pytest.raises(UnsupportedError):
+    with pytest.raises(UsageError, match="has no encoder"):
         session.encode(np.array([1], np.int32))
     quiet = {"drafts": True, "tell": lambda what, share: None}
     with (
         pytest.raises(UnsupportedError, match="simulated"),
         opened(Place(str(plain_bundle), "fake", replay="135m"), "fake", **quiet),
+    ):
+        pass
+    with (
+        pytest.raises(UsageError, match="alone and t5-base is none: replay 135m or 1b"),
+        opened(Place(replay="t5-base"), "onnx", **quiet),
+    ):
+        pass
+    with (
+        pytest.raises(UsageError, match="no format 'int2' of a shape; there is: int4, int8"),
+        opened(Place(replay="135m/int2"), "onnx", **quiet),
     ):
         pass
     with (

@@ -58,10 +58,13 @@ def test_a_simulated_device_tells_no_speed(run: Any) -> None:
 def test_given_texts_and_every_strategy(run: Any) -> None:
     notes: list[str] = []
     rows = run(SHORT, FORCED, ways=Ways(("all",)), note=notes.append)
-    named = [name for name in drafting.names() if name not in ("plain", "draft_model")]
+    named = [
+        name for name in drafting.names() if name not in ("plain", "draft_model", "aggressive")
+    ]
     assert [row.strategy for row in rows] == ["plain", *named] * 2
     assert [row.forced for row in rows] == [False] * (len(named) + 1) + [True] * (len(named) + 1)
-    assert any("draft_model is left out: " in note for note in notes)
+    for name in ("draft_model", "aggressive"):
+        assert any(f"{name} is left out" in note for note in notes)
     copied = next(r for r in rows if r.forced and r.strategy == "prompt_lookup")
     assert copied.acceptance is not None
     assert copied.depths[0][0] >= copied.depths[0][1] > 0
@@ -77,9 +80,7 @@ def test_prompts_that_do_not_fit_are_told(run: Any) -> None:
     notes: list[str] = []
     (_, row) = run(long, note=notes.append)
     assert row.pairs == 2
-    assert notes == [
-        "long: 1 of 3 prompts do not fit into the context of 96 tokens and are left out"
-    ]
+    assert notes == ["long: 1 of 3 prompts do not fit into what the model reads and are left out"]
     notes.clear()
     (_, row) = run(long, note=notes.append, pairs=9)
     assert row.pairs == 2

@@ -261,7 +261,7 @@ def test_info_describes_a_bundle(plain_bundle: Path) -> None:
         ([], b"\n", "the prompt is empty"),
         (["x" * 97], b"", "97 tokens"),
         ([], b"abc\xff\xfe", "byte 0xff at offset 3"),
-        (["Hi", "--strategy", "magic"], b"", "there is: draft_model"),
+        (["Hi", "--strategy", "magic"], b"", "there is: aggressive, draft_model"),
         (["Hi", "--runtime", "magic"], b"", "there is: fake, native, onnx"),
     ],
 )

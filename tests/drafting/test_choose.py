@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from edgedec import drafting, rooms
+from edgedec.bundle import open_bundle
+from edgedec.contracts import Capabilities
 from edgedec.errors import EdgedecError, UnsupportedError, UsageError
 from edgedec.strategies.token_recycling import TokenRecycling
 
@@ -19,11 +21,22 @@ RECURSIVE = {
 
 def test_auto_is_all_that_need_nothing() -> None:
     chosen = drafting.choose("auto")
-    expected = ["phrase_pool", "prompt_lookup", "token_recycling", "trigram"]
+    expected = ["aggressive", "phrase_pool", "prompt_lookup", "token_recycling", "trigram"]
     assert [part.name for part in chosen.parts] == expected
     assert chosen.name == "+".join(expected)
     assert not chosen.lossy
     assert set(drafting.names()) == {"auto", *rooms.names("edgedec.strategies")}
+
+
+def test_auto_leaves_out_what_a_model_has_nothing_for() -> None:
+    manifest = open_bundle("stories").manifest
+    shape = manifest.architecture, Capabilities(max_rows=8)
+    fitted = drafting.choose("auto").fitted(*shape)
+    assert "aggressive" not in fitted.name
+    assert fitted.requested == "auto"
+    asked = drafting.choose("aggressive").fitted(*shape)
+    with pytest.raises(UnsupportedError, match="this model has none"):
+        asked.needs(*shape)
 
 
 @pytest.mark.parametrize("name", ["plain", "plain+plain"])

@@ -51,6 +51,8 @@ class Timed:
         layers: Callable[[int, int], float] = lambda n, past: 1e-3 + 1e-4 * n + 1e-7 * n * past,
         head: Callable[[int], float] = lambda n: 2e-4 + 3e-5 * n,
         slowness: Callable[[float], float] = lambda now: 1.0,
+        *,
+        encoder: bool = False,
     ) -> None:
         self.fake = Fake(
             vocab=VOCAB,
@@ -58,11 +60,12 @@ class Timed:
             context=context,
             row_widths=row_widths,
             max_rows=min(512, context),
+            encoder=encoder,
         )
         self.layers, self.head, self.slowness = layers, head, slowness
         self.now = 100.0
         self.steps: list[Step] = []
-        self.model = architecture(context)
+        self.model = architecture(context, encoder=encoder)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -104,11 +107,18 @@ class TimedSession:
         self._engine.steps[-1].keep = list(leaves)
         return self._session.keep(leaves)
 
+    @property
+    def source_rows(self) -> int:
+        return self._session.source_rows  # type: ignore[no-any-return]
+
+    def encode(self, source: Any) -> None:
+        self._session.encode(source)
+
     def fork(self) -> TimedSession:
         return TimedSession(self._engine, self._session.fork())
 
 
-def architecture(context: int) -> Architecture:
+def architecture(context: int, *, encoder: bool = False) -> Architecture:
     layer = Layer(
         self_attention=Attention(heads=1, kv_heads=1, head_dim=8, scale=1.0),
         mlp=Mlp(width=16, activation="silu", gated=True),
@@ -120,7 +130,8 @@ def architecture(context: int) -> Architecture:
         decoder=Stack(layers=(layer,) * LAYERS),
         head=Head(tied=True),
         tokens=Tokens(eos=()),
-        limits=Limits(context=context),
+        limits=Limits(context=context, source=64 if encoder else None),
+        encoder=Stack(layers=(layer,)) if encoder else None,
     )
 
 

@@ -54,6 +54,13 @@ def test_rows_are_those_of_the_loop(timed: Any) -> None:
     assert all(step.heads == 0 for step in prompts)
 
 
+def test_an_encoder_has_read_something_usual(timed: Any) -> None:
+    found = run(timed(encoder=True))
+    assert found.source == 64  # no more than the model reads
+    assert run(timed()).source == 0
+    exact(timed(), found.costs)
+
+
 def test_cases_take_turns_in_changing_order(timed: Any) -> None:
     engine = timed()
     run(engine)

@@ -1,0 +1,1 @@
+"""Speech to text: from a WAV file to timed segments. Knows models by their manifest only."""
