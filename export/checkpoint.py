@@ -38,8 +38,13 @@ ITEM_BYTES = {
 }  # fmt: skip
 STORED_AS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 BUFFERS = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "attention.bias",
-           "attention.masked_bias")  # fmt: skip
-"""Tensors that are no weights: masks and tables that old checkpoints carry along."""
+           "attention.masked_bias", "encoder.version", "decoder.version",
+           "EncDecAttention.relative_attention_bias.weight")  # fmt: skip
+"""Tensors that nothing reads: masks and tables that old checkpoints carry along."""
+PREFIXES = ("model", "transformer", "gpt_neox")
+"""Under which a model with a head keeps everything else; bare checkpoints leave it out."""
+COMPUTED = ""
+"""The place of a tensor that the checkpoint does not have."""
 
 
 class WeightSource(Protocol):
@@ -170,6 +175,8 @@ class Weights:
             UnsupportedError: a storage type that we do not read.
         """
         source, place = self._sources[name], self._places[name]
+        if source.make is not None and place == COMPUTED:
+            return np.array(source.make()[rows or slice(None)], dtype=np.float32)
         if source.take is not None:
             taken = source.take(self._whole(place))
             return np.array(taken[rows or slice(None)], dtype=np.float32)
@@ -188,10 +195,13 @@ class Weights:
 
 
 def _find(checkpoint: Checkpoint, ours: str, source: Source) -> str:
-    """The name a tensor has in this checkpoint: with or without the model's prefix."""
-    wanted = [source.name] if source.twin is None else [source.name, source.twin]
-    names = [n for name in wanted for n in (name, name.partition(".")[2])]
-    there = [name for name in names if name in checkpoint.tensors]
+    """The name a tensor has in this checkpoint, with or without the model's prefix."""
+    wanted = (source.name, *source.twins)
+    there = _there(checkpoint, wanted)
+    if not there and source.spare is not None:
+        there = _there(checkpoint, (source.spare,))
+    if not there and source.make is not None:
+        return COMPUTED
     if not there:
         raise CheckpointError(
             f"the checkpoint has no {' or '.join(wanted)} (our {ours}): a file is missing, or its "
@@ -199,12 +209,21 @@ def _find(checkpoint: Checkpoint, ours: str, source: Source) -> str:
         )
     for name in there:
         _check_shape(name, checkpoint.tensors[name].shape, source.shape)
-    if len(there) > 1 and not _same(checkpoint, there[0], there[1]):
-        raise CheckpointError(
-            f"{there[0]} and {there[1]} should be the same and differ: if the head is not tied, "
-            "set tie_word_embeddings to false in config.json"
-        )
+    for name in there[1:]:
+        if not _same(checkpoint, there[0], name):
+            raise CheckpointError(
+                f"{there[0]} and {name} should be the same and differ: if the head is not tied, "
+                "set tie_word_embeddings to false in config.json"
+            )
     return there[0]
+
+
+def _there(checkpoint: Checkpoint, wanted: Iterable[str]) -> list[str]:
+    """Those of the names that the checkpoint has, also without the model's prefix."""
+    parts = [(name, name.partition(".")) for name in wanted]
+    names = [n for name, (prefix, _, rest) in parts
+             for n in ((name, rest) if prefix in PREFIXES else (name,))]  # fmt: skip
+    return [name for name in dict.fromkeys(names) if name in checkpoint.tensors]
 
 
 def _same(checkpoint: Checkpoint, one: str, other: str) -> bool:
@@ -215,7 +234,7 @@ def _same(checkpoint: Checkpoint, one: str, other: str) -> bool:
 
 
 def _check_all_known(checkpoint: Checkpoint, read: set[str], sources: Iterable[Source]) -> None:
-    twins = {source.twin for source in sources if source.twin}
+    twins = {twin for source in sources for twin in source.twins}
     extra = [n for n in checkpoint.tensors if n not in read | twins and not n.endswith(BUFFERS)]
     if extra:
         more = f" and {len(extra) - 3} more" if len(extra) > 3 else ""

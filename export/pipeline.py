@@ -169,10 +169,14 @@ def _write(
 ) -> Manifest:
     formats = chosen_formats(model.architecture, options)
     forms = _write_forms(writer.path, model, formats, options, progress)
-    (writer.path / tokenizer_files.FILE).write_text(model.tokenizer.json, "utf-8")
-    if model.tokenizer.chat_template is not None:
-        path = writer.path / tokenizer_files.TEMPLATE
-        path.write_text(model.tokenizer.chat_template, "utf-8")
+    texts = {
+        tokenizer_files.FILE: model.tokenizer.json,
+        tokenizer_files.SOURCE: model.tokenizer.source,
+        tokenizer_files.TEMPLATE: model.tokenizer.chat_template,
+    }
+    for name, text in texts.items():
+        if text is not None:
+            (writer.path / name).write_text(text, "utf-8")
     return writer.finish(
         Manifest(
             name=options.name or model.origin.model,
@@ -182,6 +186,8 @@ def _write(
             files={},
             provenance=_provenance(model, options, forms),
             cuts=options.cuts,
+            decoding=model.decoding,
+            speech=model.speech,
         )
     )
 
@@ -219,8 +225,14 @@ def _verify(
 
     from edgedec.export import verify
 
+    architecture = model.architecture
     tokenizer = Tokenizer.from_str(model.tokenizer.json)
-    sample = verify.held_out(tokenizer, model.architecture.limits.context, options.text)
+    if architecture.encoder is None:
+        sample = verify.held_out(tokenizer, architecture.limits.context, options.text)
+    else:
+        own = model.tokenizer.source
+        reads = tokenizer if own is None else Tokenizer.from_str(own)
+        sample = verify.held_out_pair(architecture, tokenizer, reads, options.text)
     bundle = open_bundle(writer.path)
 
     def tell(share: float) -> None:

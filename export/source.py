@@ -7,7 +7,7 @@ about bundles or forms.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,13 +15,14 @@ from msgspec.structs import replace as with_fields
 
 from edgedec.errors import CheckpointError, MissingExtraError
 from edgedec.export.tokenizer_files import TokenizerFiles, read_json, tokenizer_files
+from edgedec.manifest import Decoding, Speech
 
 if TYPE_CHECKING:
     from edgedec.architecture import Architecture
     from edgedec.export.checkpoint import WeightSource
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
-HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "README.md"]
+HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.spm", "merges.txt", "README.md"]
 """Nothing that runs when it is opened: no pickled weights, no Python."""
 NOT_FROM_HUB = ["*/*", "consolidated*"]
 """The same weights again in other forms."""
@@ -52,13 +53,18 @@ class SourceOptions:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A model before export; `size` is that of its weight files, in bytes."""
+    """A model before export; `size` is that of its weight files, in bytes.
+
+    `decoding` and `speech` are what the checkpoint says of its output.
+    """
 
     origin: Origin
     architecture: Architecture
     weights: WeightSource
     tokenizer: TokenizerFiles
     size: int
+    decoding: Decoding = field(default_factory=Decoding)
+    speech: Speech | None = None
 
 
 def open_source(source: str, options: SourceOptions | None = None) -> Source:
@@ -91,19 +97,27 @@ def origin_name(source: str) -> str:
 
 def _folder(folder: Path, origin: Origin, options: SourceOptions) -> Source:
     from edgedec.export.checkpoint import Checkpoint, Weights
-    from edgedec.models import describe
+    from edgedec.models import decoding, describe, speech
 
+    config = read_json(folder / "config.json")
+    generation = read_json(folder / "generation_config.json", {})
+    ignore = options.ignore
     architecture, tensors = describe(
-        read_json(folder / "config.json"),
-        generation=read_json(folder / "generation_config.json", {}),
-        context=options.context,
-        ignore=options.ignore,
+        config, generation=generation, context=options.context, ignore=ignore
     )
     checkpoint = Checkpoint.open(folder)
-    tokenizer = tokenizer_files(folder, architecture.vocab)
+    tokenizer = tokenizer_files(folder, architecture)
     size = sum(path.stat().st_size for path in {t.path for t in checkpoint.tensors.values()})
     weights = Weights(checkpoint, architecture, tensors)
-    return Source(origin, with_eos(architecture, tokenizer.eos), weights, tokenizer, size)
+    return Source(
+        origin,
+        with_eos(architecture, tokenizer.eos),
+        weights,
+        tokenizer,
+        size,
+        decoding(config, architecture, generation=generation, ignore=ignore),
+        speech(config, generation),
+    )
 
 
 def with_eos(architecture: Architecture, eos: tuple[int, ...]) -> Architecture:

@@ -18,35 +18,57 @@ from edgedec.errors import CheckpointError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-FILE, TEMPLATE = "tokenizer.json", "chat_template.jinja"
+    from edgedec.architecture import Architecture
+
+FILE, SOURCE, TEMPLATE = "tokenizer.json", "tokenizer.source.json", "chat_template.jinja"
 SENTENCEPIECE_FILES = ("tokenizer.model", "spiece.model")
+BYT5_VOCAB = 384
+"""Three special tokens, 256 bytes, 125 sentinels; such a checkpoint needs no file at all."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizerFiles:
-    """What a bundle stores: `json` as text, the template if there is one; `eos` as ids."""
+    """What a bundle stores: `json` as text, the template if there is one; `eos` as ids.
+
+    `source` is the encoder's own tokenizer, where it reads other ids than the decoder writes.
+    """
 
     json: str
     chat_template: str | None = None
     eos: tuple[int, ...] = ()
+    source: str | None = None
 
 
-def tokenizer_files(folder: Path, vocab: int) -> TokenizerFiles:
-    """Read a folder's tokenizer and template for a model of `vocab` ids.
+def tokenizer_files(folder: Path, architecture: Architecture) -> TokenizerFiles:
+    """Read a folder's tokenizer, or its two, and template.
 
     Raises:
         CheckpointError: there is none, it cannot be read, or it has ids that the model lacks.
     """
     config = read_json(folder / "tokenizer_config.json", {})
     special = read_json(folder / "special_tokens_map.json", {}) | config
-    tokenizer, converted = _read(folder)
-    tokenizer = fitted(tokenizer, vocab)
-    bos, eos = (_special_id(tokenizer, special.get(f"{name}_token")) for name in ("bos", "eos"))
-    # Checkpoints that ship only SentencePiece rely on the default of its classes: a bos in front.
-    add_bos = config.get("add_bos_token", True if converted else None)
-    add_ends(tokenizer, (add_bos, bos), (config.get("add_eos_token"), eos))
+    found = _read(folder, architecture, special)
+    tokenizer = fitted(found.writes, architecture.vocab)
+    names = {"eos_token": "</s>"} if found.eos else {}
+    bos, eos = (
+        _special_id(tokenizer, special.get(name) or names.get(name))
+        for name in ("bos_token", "eos_token")
+    )
+    wishes = (
+        (config.get("add_bos_token", found.bos), bos),
+        (
+            config.get("add_eos_token", found.eos),
+            eos,
+        ),
+    )
+    add_ends(tokenizer, *wishes)
+    source = None
+    if found.reads is not None:
+        reads = fitted(found.reads, (architecture.source_embed or architecture.embed).vocab)
+        add_ends(reads, (False, None), (True, _special_id(reads, "</s>")))
+        source = reads.to_str()
     template = _chat_template(folder, config)
-    return TokenizerFiles(tokenizer.to_str(), template, () if eos is None else (eos,))
+    return TokenizerFiles(tokenizer.to_str(), template, () if eos is None else (eos,), source)
 
 
 def read_json(path: Path, missing: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -119,25 +141,72 @@ def add_ends(tokenizer: Tokenizer, bos: Wish, eos: Wish = (None, None)) -> None:
     )
 
 
-def _read(folder: Path) -> tuple[Tokenizer, bool]:
-    """The tokenizer, and whether it was converted."""
-    from tokenizers import Tokenizer
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A folder's tokenizer, the encoder's own if there is one, and which ends are added.
 
-    from edgedec.export.sentencepiece_model import read_vocabulary, tokenizer_of
+    None: as the tokenizer has them already.
+    """
 
-    if (folder / FILE).is_file():
-        try:
-            return Tokenizer.from_file(str(folder / FILE)), False
-        except Exception as error:  # the library raises nothing narrower
-            raise CheckpointError(
-                f"{FILE} in {folder} cannot be read: {str(error).splitlines()[0]}; copy it again"
-            ) from None
+    writes: Tokenizer
+    reads: Tokenizer | None = None
+    bos: bool | None = None
+    eos: bool | None = None
+
+
+def _read(folder: Path, architecture: Architecture, special: Mapping[str, Any]) -> _Found:
+    from edgedec.export import vocabularies
+
+    there = {path.name for path in folder.iterdir()}
+    if there.issuperset(vocabularies.PAIR):
+        reads, writes = vocabularies.of_marian(folder)
+        return _Found(writes, reads, False, True)
+    if FILE in there:
+        return _Found(_parse(folder))
     for name in SENTENCEPIECE_FILES:
-        if (folder / name).is_file():
-            return tokenizer_of(read_vocabulary(folder / name)), True
+        if name in there:
+            return _sentencepiece(folder / name, architecture, special)
+    if there.issuperset((vocabularies.IDS, vocabularies.MERGES)):
+        return _Found(vocabularies.of_byte_pairs(folder, special))
+    extra = architecture.vocab - 3 - vocabularies.BYTES
+    if architecture.family == "t5" and (
+        special.get("tokenizer_class") == "ByT5Tokenizer" or architecture.vocab == BYT5_VOCAB
+    ):
+        return _Found(vocabularies.of_bytes(extra), eos=True)
     raise CheckpointError(
         f"{folder} has no tokenizer: put {FILE} or {SENTENCEPIECE_FILES[0]} beside the weights"
     )
+
+
+def _parse(folder: Path) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(folder / FILE))
+    except Exception as error:  # the library raises nothing narrower
+        raise CheckpointError(
+            f"{FILE} in {folder} cannot be read: {str(error).splitlines()[0]}; copy it again"
+        ) from None
+
+
+def _sentencepiece(path: Path, architecture: Architecture, special: Mapping[str, Any]) -> _Found:
+    from edgedec.export import vocabularies
+    from edgedec.export.sentencepiece_model import read_vocabulary, tokenizer_of
+
+    family = architecture.family
+    if family == "pegasus":
+        offset = special.get("offset")
+        made = vocabularies.of_pegasus(path, offset if isinstance(offset, int) else 103)
+    elif family in ("t5", "mt5"):
+        extra = special.get("extra_ids")
+        usual = 100 if family == "t5" else 0
+        made = vocabularies.of_t5(path, extra if isinstance(extra, int) else usual)
+    else:
+        made = tokenizer_of(read_vocabulary(path))
+    # Checkpoints that ship only SentencePiece rely on the default of its classes: a bos in front,
+    # or, where an encoder reads, an eos behind.
+    two_sided = architecture.encoder is not None
+    return _Found(made, None, not two_sided, True if two_sided else None)
 
 
 def _special_id(tokenizer: Tokenizer, entry: object) -> int | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
+    from edgedec.architecture import Architecture
     from edgedec.bundle import Bundle
     from edgedec.contracts import Engine, Floats
     from edgedec.devices import RuntimeModule
@@ -40,12 +41,20 @@ TOLERANCE = {"fp32": 1e-2, "fp16": 1e-1}
 """The largest error of a logit, relative to the largest logit, that an export may have."""
 
 
+FRAMES = 16_000
+"""Of noise, for a model that hears: at most, and as many as it takes if it takes one number."""
+
+
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Token ids to compare on, and the name of the text they come from."""
+    """Token ids to compare on, and the name of the text they come from.
+
+    `source` is what an encoder reads meanwhile: ids [s], or features [frames, F].
+    """
 
     ids: NDArray[np.int32]
     name: str
+    source: NDArray[np.int32] | Floats | None = None
 
 
 def held_out(tokenizer: Tokenizer, context: int, text: Path | None = None) -> HeldOut:
@@ -54,17 +63,47 @@ def held_out(tokenizer: Tokenizer, context: int, text: Path | None = None) -> He
     Raises:
         InputError: the file cannot be read or has no token.
     """
-    try:
-        if text is None:
-            content = resources.files("edgedec.export").joinpath(HELD_OUT).read_text("utf-8")
-        else:
-            content = text.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{text} cannot be read as text: {error}") from None
-    ids = tokenizer.encode(content).ids[: min(TOKENS, context)]
+    ids = tokenizer.encode(_content(text)).ids[: min(TOKENS, context)]
     if not ids:
         raise InputError(f"{text or HELD_OUT} holds no token to compare on: give another --text")
     return HeldOut(np.array(ids, dtype=np.int32), text.name if text else HELD_OUT)
+
+
+def held_out_pair(
+    architecture: Architecture, writes: Tokenizer, reads: Tokenizer, text: Path | None = None
+) -> HeldOut:
+    """The same for an encoder-decoder model: it reads the text, or noise, and writes the text.
+
+    Raises:
+        InputError: as in `held_out`.
+    """
+    content, limits = _content(text), architecture.limits
+    ids = [architecture.tokens.decoder_start or 0]
+    ids += writes.encode(content, add_special_tokens=False).ids
+    sample = HeldOut(
+        np.array(ids[: min(TOKENS, limits.context)], dtype=np.int32),
+        text.name if text else HELD_OUT,
+    )
+    spec = architecture.frontend
+    if spec is not None:
+        noise = np.random.default_rng(0).standard_normal((spec.length or FRAMES, spec.features))
+        return replace(sample, source=(0.1 * noise).astype(np.float32))
+    source = reads.encode(content).ids
+    most = min(TOKENS, limits.source or TOKENS)
+    if not source:
+        raise InputError(f"{text or HELD_OUT} holds no token to compare on: give another --text")
+    # With its end, which tokenizers add and models expect.
+    cut = source if len(source) <= most else [*source[: most - 1], source[-1]]
+    return replace(sample, source=np.array(cut, dtype=np.int32))
+
+
+def _content(text: Path | None) -> str:
+    try:
+        if text is None:
+            return resources.files("edgedec.export").joinpath(HELD_OUT).read_text("utf-8")
+        return text.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{text} cannot be read as text: {error}") from None
 
 
 def measure(
@@ -84,7 +123,7 @@ def measure(
     """
     progress(0.0)
     # First and alone in memory: the reference takes a layer of weights, the runtime all of them.
-    expected = forward(bundle.manifest.architecture, weights, sample.ids)
+    expected = forward(bundle.manifest.architecture, weights, sample.ids, source=sample.source)
     progress(0.5)
     found = [
         compare(expected, _rows(runtime.open(bundle, EngineOptions(device)), sample), sample.name)
@@ -109,7 +148,7 @@ def _runtimes(bundle: Bundle, device: str) -> Iterator[RuntimeModule]:
 
 def _rows(engine: Engine, sample: HeldOut) -> Iterator[Floats]:
     try:
-        yield from _logits(engine, sample.ids)
+        yield from _logits(engine, sample)
     finally:
         engine.close()
 
@@ -130,8 +169,10 @@ def compare(expected: Floats, found: Iterator[Floats], text: str) -> Quality:
     )
 
 
-def _logits(engine: Engine, ids: NDArray[np.int32]) -> Iterator[Floats]:
-    session = engine.session()
+def _logits(engine: Engine, sample: HeldOut) -> Iterator[Floats]:
+    session, ids = engine.session(), sample.ids
+    if sample.source is not None:
+        session.encode(sample.source)
     most = min(ROWS, engine.capabilities.max_rows)
     for first in range(0, len(ids), most):
         tokens = ids[first : first + most]

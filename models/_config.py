@@ -19,14 +19,21 @@ WITHOUT_INFLUENCE = frozenset(
     """
     _name_or_path architectures auto_map cache_implementation chunk_size_feed_forward dtype
     id2label initializer_range is_decoder is_llama_config label2id max_sequence_length model_type
-    num_labels pretraining_tp problem_type return_dict sep_token_id torch_dtype
-    transformers.js_config transformers_version unsloth_fixed unsloth_version use_cache
+    num_labels pretraining_tp classifier_proj_size use_weighted_layer_sum apply_spec_augment
+    mask_time_prob mask_time_length mask_time_min_masks mask_feature_prob mask_feature_length
+    mask_feature_min_masks median_filter_width problem_type return_dict sep_token_id torch_dtype
+    tokenizer_class transformers.js_config transformers_version unsloth_fixed unsloth_version
+    use_cache _num_labels gradient_checkpointing init_std initializer_factor output_past
     attention_dropout attention_probs_dropout_prob attn_pdrop classifier_dropout embd_pdrop
-    hidden_dropout hidden_dropout_prob resid_pdrop
+    hidden_dropout hidden_dropout_prob resid_pdrop dropout dropout_rate activation_dropout
+    classif_dropout classifier_dropout_rate decoder_layerdrop encoder_layerdrop
     summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj
     do_sample max_length max_new_tokens min_length num_beams repetition_penalty
-    task_specific_params temperature top_k top_p
-    """.split()  # noqa: SIM905 (a list of 40 quoted words reads worse)
+    task_specific_params temperature top_k top_p diversity_penalty early_stopping length_penalty
+    no_repeat_ngram_size num_beam_groups num_return_sequences prefix
+    bad_words_ids begin_suppress_tokens forced_bos_token_id forced_decoder_ids forced_eos_token_id
+    suppress_tokens
+    """.split()  # noqa: SIM905 (a list of 60 quoted words reads worse)
 )
 
 
@@ -109,6 +116,25 @@ class Config:
         if count is not None and len(value) != count:
             raise CheckpointError(f"{self.place}: {name} has {len(value)} items, must have {count}")
         return tuple(self._typed(f"{name}[{i}]", item, kind) for i, item in enumerate(value))
+
+    def lists(self, name: str, kind: type[Kind]) -> tuple[tuple[Kind | None, ...], ...]:
+        """Read a list of lists, whose items may be null; empty if absent.
+
+        Raises:
+            CheckpointError: not a list of lists, or an item of another kind.
+        """
+        self._seen.add(name)
+        rows = self._fields.get(name)
+        if rows is None:
+            return ()
+        if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+            raise CheckpointError(
+                f"{self.place}: {name} is {_short(rows)}, must be a list of lists"
+            )
+        return tuple(
+            tuple(None if item is None else self._typed(name, item, kind) for item in row)
+            for row in rows
+        )
 
     def choice(
         self, name: str, supported: Mapping[str, Value], default: str | None = None

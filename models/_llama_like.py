@@ -134,15 +134,23 @@ def sliding(config: Config, otherwise: Iterable[bool]) -> tuple[bool, ...]:
     )
 
 
-def tokens(config: Config, vocab: int) -> Tokens:
-    """The ids that mean something; those outside the vocabulary cannot occur and are left out."""
+def tokens(config: Config, vocab: int, start: bool = False) -> Tokens:
+    """The ids that mean something; those outside the vocabulary cannot occur and are left out.
+
+    `start`: also the one that the decoder of an encoder-decoder model begins with.
+    """
 
     def valid(name: str) -> tuple[int, ...]:
         return tuple(i for i in config.ids(name) if 0 <= i < vocab)
 
-    bos, pad = valid("bos_token_id"), valid("pad_token_id")
+    def first(name: str) -> int | None:
+        return next(iter(valid(name)), None)
+
     return Tokens(
-        eos=valid("eos_token_id"), bos=bos[0] if bos else None, pad=pad[0] if pad else None
+        eos=valid("eos_token_id"),
+        bos=first("bos_token_id"),
+        pad=first("pad_token_id"),
+        decoder_start=first("decoder_start_token_id") if start else None,
     )
 
 

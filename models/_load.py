@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from edgedec import rooms
 from edgedec.architecture import Architecture
 from edgedec.errors import CheckpointError, UnsupportedError
+from edgedec.manifest import Speech
 from edgedec.models._config import Config
 from edgedec.models._llama_like import tokens
 from edgedec.models._source import Source
@@ -54,12 +55,33 @@ def describe(
         raise CheckpointError(f"{config.place} makes no model: {error}") from None
     sources: dict[str, Source] = family.tensors(architecture, config)
     config.finish()
-    return _with_ids_of(architecture, generation or {}), sources
+    architecture = _with_ids_of(architecture, generation or {})
+    if architecture.encoder is not None and architecture.tokens.decoder_start is None:
+        raise CheckpointError(
+            f"{config.place} does not say what the decoder begins with: add "
+            f'"decoder_start_token_id", an id from 0 to {architecture.vocab - 1}'
+        )
+    return architecture, sources
+
+
+def speech(
+    config_json: Mapping[str, object], generation: Mapping[str, object] | None = None
+) -> Speech | None:
+    """What a model of speech writes beside words; None for all others.
+
+    Raises:
+        CheckpointError: `generation` has a field of the wrong type, or an id that is none.
+    """
+    config = Config(config_json)
+    family = rooms.load(ROOM, config.take("model_type", str))
+    read = getattr(family, "speech", None)
+    return None if read is None else read(config, generation or {})
 
 
 def _check_positions(architecture: Architecture) -> None:
     """Refuse rotary settings without angles here rather than in the middle of an export."""
-    attentions = [layer.self_attention for layer in architecture.decoder.layers]
+    stacks = [stack for stack in (architecture.encoder, architecture.decoder) if stack]
+    attentions = [layer.self_attention for stack in stacks for layer in stack.layers]
     for rope, head_dim in {(a.rope, a.head_dim) for a in attentions}:
         if rope is not None:
             inverse_frequencies(rope, head_dim)
@@ -67,7 +89,7 @@ def _check_positions(architecture: Architecture) -> None:
 
 def _with_ids_of(architecture: Architecture, generation: Mapping[str, object]) -> Architecture:
     settings = Config(generation, place="generation_config.json")
-    found = tokens(settings, architecture.vocab)
+    found = tokens(settings, architecture.vocab, start=architecture.encoder is not None)
     old = architecture.tokens
     return replace(
         architecture,
@@ -76,5 +98,8 @@ def _with_ids_of(architecture: Architecture, generation: Mapping[str, object]) -
             eos=found.eos or old.eos,
             bos=old.bos if found.bos is None else found.bos,
             pad=old.pad if found.pad is None else found.pad,
+            decoder_start=(
+                old.decoder_start if found.decoder_start is None else found.decoder_start
+            ),
         ),
     )

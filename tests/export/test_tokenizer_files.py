@@ -8,18 +8,26 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, processors
 
+from edgedec import rooms
+from edgedec.architecture import Architecture
 from edgedec.errors import CheckpointError
 from edgedec.export.tokenizer_files import TokenizerFiles, add_ends, fitted, tokenizer_files
+from edgedec.models import describe
 
 from .conftest import byte_tokenizer
 
 BOS, EOS = 1, 2
 
 
+def model(vocab: int, family: str = "llama", **changes: object) -> Architecture:
+    config = {**rooms.load("edgedec.models", family).TINY, "vocab_size": vocab, **changes}
+    return describe(config)[0]
+
+
 def read(folder: Path, tokenizer: Tokenizer | None = None, **config: object) -> TokenizerFiles:
     (tokenizer or byte_tokenizer()).save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    return tokenizer_files(folder, 300)
+    return tokenizer_files(folder, model(300))
 
 
 def ends(files: TokenizerFiles) -> tuple[bool, bool]:
@@ -103,7 +111,7 @@ def test_the_chat_template_is_found(
     byte_tokenizer().save(str(tmp_path / "tokenizer.json"))
     for name, content in files.items():
         (tmp_path / name).write_text(json.dumps(content))
-    assert tokenizer_files(tmp_path, 300).chat_template == expected
+    assert tokenizer_files(tmp_path, model(300)).chat_template == expected
 
 
 def test_sentencepiece_gets_a_bos_unless_the_config_says_no(tmp_path: Path) -> None:
@@ -120,7 +128,7 @@ def test_sentencepiece_gets_a_bos_unless_the_config_says_no(tmp_path: Path) -> N
     for wish, start in ((None, [theirs.bos_id()]), (False, [])):
         config = settings if wish is None else {**settings, "add_bos_token": wish}
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-        ours = Tokenizer.from_str(tokenizer_files(tmp_path, 40).json)
+        ours = Tokenizer.from_str(tokenizer_files(tmp_path, model(40)).json)
         assert ours.encode("the sea").ids == start + theirs.encode("the sea")
 
 
@@ -128,4 +136,4 @@ def test_a_broken_template_file_is_named(tmp_path: Path) -> None:
     byte_tokenizer().save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(CheckpointError, match=r"chat_template\.jinja"):
-        tokenizer_files(tmp_path, 300)
+        tokenizer_files(tmp_path, model(300))

@@ -1,7 +1,8 @@
 """Golden checkpoints: rebuilt from a seed and the tensor shapes, without torch.
 
 `golden/<name>.npz` holds a config, the shapes of the tensors that transformers saves for it, token
-ids and transformers' logits; `write_golden.py` writes them. The weights themselves come from
+ids, a source for the encoder if there is one, and transformers' logits; `write_golden.py` writes
+them. The weights themselves come from
 numpy's RandomState, whose numbers are frozen for good.
 """
 
@@ -24,6 +25,8 @@ KEPT = sorted({*range(0, PREFILL, 4), *range(PREFILL - 8, PREFILL)})
 """Rows of the prefill whose logits are kept."""
 TREE = (-1, 0, 0, 1, 1, 2, -1)
 """The parents of the seven nodes; -1 is the last row of the prefill."""
+PADDED = 8
+"""Tokens that the decoder is given for each source of a padded batch."""
 
 Floats = NDArray[np.float32]
 
@@ -61,7 +64,11 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Golden:
-    """What transformers computes from a recipe's checkpoint, opened from float32."""
+    """What transformers computes from a recipe's checkpoint, opened from float32.
+
+    With an encoder all is said about `source` [s] or [frames, F]; `padded` [B, PADDED, V] are the
+    logits of the first tokens where its beginnings of `lengths` were a padded and masked batch.
+    """
 
     name: str
     recipe: Recipe
@@ -70,6 +77,9 @@ class Golden:
     prefill: Floats
     steps: Floats
     branches: Floats
+    source: NDArray[Any] | None = None
+    lengths: tuple[int, ...] = ()
+    padded: Floats | tuple[()] = ()
 
     kept = KEPT
     tree_parents = TREE
@@ -79,8 +89,16 @@ class Golden:
         """The prefill's tokens; what follows in `tokens` are the single steps."""
         return self.tokens[:PREFILL]
 
+    @property
+    def sources(self) -> list[NDArray[Any]]:
+        """The beginnings of the source that were run as a batch."""
+        return [] if self.source is None else [self.source[:length] for length in self.lengths]
+
     def save(self) -> None:
         arrays = {"tokens": self.tokens.astype(np.int16), "tree": self.tree.astype(np.int16)}
+        if self.source is not None:
+            arrays |= {"source": self.source, "padded": np.asarray(self.padded)}
+            arrays["lengths"] = np.array(self.lengths)
         np.savez_compressed(
             FOLDER / f"{self.name}.npz",
             recipe=np.array(json.dumps(asdict(self.recipe))),
@@ -95,7 +113,12 @@ class Golden:
         with np.load(FOLDER / f"{name}.npz") as file:
             recipe = Recipe(**json.loads(str(file["recipe"])))
             tokens, tree = file["tokens"].astype(np.int64), file["tree"].astype(np.int64)
-            return cls(name, recipe, tokens, tree, file["prefill"], file["steps"], file["branches"])
+            more = {}
+            if "source" in file:
+                more = {key: file[key] for key in ("source", "padded")}
+                more["lengths"] = tuple(int(n) for n in file["lengths"])
+            logits = (file[key] for key in ("prefill", "steps", "branches"))
+            return cls(name, recipe, tokens, tree, *logits, **more)
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Floats], dtype: str = "F32") -> None:
@@ -156,10 +179,15 @@ def _values(
     """
     noise = random.standard_normal(shape)
     if len(shape) == 1:
-        norm = ("norm" in name or "ln_" in name) and name.endswith("weight")
-        centre = 1 if norm and config["model_type"] != "gemma3_text" else 0
+        norm = any(part in name for part in ("norm", "ln")) and name.endswith("weight")
+        centre = 1 if norm and config["model_type"] not in ("gemma3_text", "t5gemma") else 0
         return (centre + 0.2 * noise).astype(np.float32)
-    table = any(part in name for part in ("embed", "wte", "wpe", "lm_head"))
-    width = config["n_embd"] if "n_embd" in config else config["hidden_size"]
-    scale = 3 / math.sqrt(width) if table else 1 / math.sqrt(shape[-1])
+    if name == "final_logits_bias":
+        return noise.astype(np.float32)
+    table = any(part in name for part in ("embed", "wte", "wpe", "lm_head", "shared", "proj_out"))
+    inner = config.get("decoder", config)
+    width = next(inner[key] for key in ("n_embd", "d_model", "hidden_size") if key in inner)
+    scale = 3 / math.sqrt(width) if table else 1 / math.sqrt(math.prod(shape[1:]))
+    if name.endswith("Attention.q.weight"):
+        scale /= math.sqrt(config["d_kv"])  # T5 has no scale on its scores
     return (scale * noise).astype(np.float32)

@@ -48,21 +48,35 @@ def test_every_tensor_has_a_source_and_no_other(family: str) -> None:
 @pytest.mark.parametrize("family", families())
 def test_the_golden_checkpoint_is_that_of_the_tiny_config(family: str, read_golden: Any) -> None:
     config = read_golden(family).recipe.config
-    assert config == tiny(family), "run tests/families/write_golden.py"
+    assert config == tiny(family), "run python -m tests.families.write_golden"
+
+
+def opened(golden: Any, folder: Path) -> tuple[Architecture, Weights]:
+    architecture, sources = describe(golden.recipe.config, context=golden.recipe.context)
+    return architecture, Weights(Checkpoint.open(folder), architecture, sources)
 
 
 def test_logits_are_those_of_transformers(golden: Any, checkpoint_folder: Path) -> None:
-    recipe = golden.recipe
-    architecture, sources = describe(recipe.config, context=recipe.context)
-    weights = Weights(Checkpoint.open(checkpoint_folder), architecture, sources)
-
+    architecture, weights = opened(golden, checkpoint_folder)
     count = len(golden.text)
-    text = forward(architecture, weights, golden.tokens)
+    text = forward(architecture, weights, golden.tokens, source=golden.source)
     np.testing.assert_allclose(text[golden.kept], golden.prefill, atol=TOLERANCE, rtol=0)
     np.testing.assert_allclose(text[count:], golden.steps, atol=TOLERANCE, rtol=0)
 
     parents = [*range(-1, count - 1)]
     parents += [count + parent if parent >= 0 else count - 1 for parent in golden.tree_parents]
     both = np.concatenate([golden.text, golden.tree])
-    tree = forward(architecture, weights, both, parents=parents)[count:]
+    tree = forward(architecture, weights, both, source=golden.source, parents=parents)[count:]
     np.testing.assert_allclose(tree, golden.branches, atol=TOLERANCE, rtol=0)
+
+
+def test_sources_of_several_lengths_are_those_of_a_padded_batch(
+    golden: Any, checkpoint_folder: Path
+) -> None:
+    """transformers ran them padded and masked; here each runs as it is."""
+    architecture, weights = opened(golden, checkpoint_folder)
+    assert (architecture.encoder is None) == (golden.source is None)
+    for source, expected in zip(golden.sources, golden.padded, strict=True):
+        text = golden.tokens[: len(expected)]
+        found = forward(architecture, weights, text, source=source)
+        np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0)

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
 import numpy as np
 import pytest
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from edgedec.architecture import Architecture, Attention, Norm, Rope
-from edgedec.errors import InputError, UnsupportedError
+from edgedec.errors import InputError, UsageError
+from edgedec.export._blocks import activate, attention, rotate
 from edgedec.export.checkpoint import Arrays, Checkpoint, Weights
-from edgedec.export.reference import Placement, activate, attention, forward, rotate, states
-from edgedec.models import describe, gpt2, llama, mistral
+from edgedec.export.reference import Placement, encode, forward, states
+from edgedec.models import describe, gpt2, llama, mistral, mu
 from edgedec.weights import shapes
 
 
@@ -180,8 +180,28 @@ def test_parents_come_first(parents: list[int]) -> None:
         Placement(2, parents)
 
 
-def test_an_encoder_is_not_for_this_reference() -> None:
+def test_a_source_is_for_models_that_read_one() -> None:
     architecture, weights = random_model(llama.TINY)
-    both = msgspec.structs.replace(architecture, encoder=architecture.decoder)
-    with pytest.raises(UnsupportedError, match="decoder-only"):
-        forward(both, weights, [1])
+    with pytest.raises(UsageError, match="no encoder"):
+        forward(architecture, weights, [1], source=[1])
+    architecture, weights = random_model(mu.TINY)
+    with pytest.raises(UsageError, match="reads a source"):
+        forward(architecture, weights, [1])
+    for wrong in ([], [112], [-1]):
+        with pytest.raises(InputError, match="ids from 0 to 111"):
+            forward(architecture, weights, [1], source=wrong)
+
+
+def test_centred_positions_are_positions_from_0_but_for_rounding() -> None:
+    architecture, weights = random_model(mu.TINY)
+    assert architecture.encoder is not None
+    layers = tuple(
+        replace(one, self_attention=replace(one.self_attention, rope=Rope(theta=10000.0)))
+        for one in architecture.encoder.layers
+    )
+    plain = replace(architecture, encoder=replace(architecture.encoder, layers=layers))
+    for length in (1, 2, 7):
+        source = np.arange(length) + 3
+        np.testing.assert_allclose(
+            encode(architecture, weights, source), encode(plain, weights, source), atol=1e-4
+        )

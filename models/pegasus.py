@@ -1,0 +1,39 @@
+"""Pegasus (1912.08777): BART's layers with the norms in front, and computed positions."""
+
+from __future__ import annotations
+
+from edgedec.architecture import Architecture
+from edgedec.models import _bart_like as like
+from edgedec.models._config import Config
+from edgedec.models._source import Source
+
+TINY = {
+    "model_type": "pegasus",
+    "d_model": 48,
+    "encoder_layers": 3,
+    "encoder_ffn_dim": 80,
+    "encoder_attention_heads": 4,
+    "decoder_layers": 2,
+    "decoder_ffn_dim": 64,
+    "decoder_attention_heads": 6,
+    "max_position_embeddings": 128,
+    "activation_function": "relu",
+    "scale_embedding": True,
+    "vocab_size": 112,
+    "is_encoder_decoder": True,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "decoder_start_token_id": 0,
+}
+
+KIND = like.Kind("pegasus", norm_first=True, sinusoidal=True)
+
+
+def architecture(config: Config, context: int | None = None) -> Architecture:
+    """Read the config; each side ends in a norm."""
+    return like.build(config, context, KIND)
+
+
+def tensors(architecture: Architecture, config: Config) -> dict[str, Source]:
+    """Every tensor under BART's names."""
+    return like.tensors(architecture)
