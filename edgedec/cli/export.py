@@ -128,7 +128,10 @@ def _lines(report: Report) -> Iterator[tuple[str, str]]:
             f"{quality.max_error:.3g} against fp32 over {quality.tokens} tokens of {quality.text}",
         )
     yield "time", f"{report.seconds:.1f} s"
-    yield "try", f'edgedec generate -m {report.target} "Once upon a time"'
+    if report.manifest.architecture.frontend is not None:
+        yield "try", f"edgedec transcribe -m {report.target} speech.wav"
+    else:
+        yield "try", f'edgedec generate -m {report.target} "Once upon a time"'
 
 
 def _document(report: Report) -> dict[str, Any]:
