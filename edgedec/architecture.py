@@ -10,6 +10,7 @@ V = vocabulary, L = layers.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import msgspec
@@ -253,6 +254,28 @@ class Architecture(Spec, frozen=True):
     source_embed: Embedding | None = None
     frontend: Frontend | None = None
 
+    def __post_init__(self) -> None:
+        problem = next((what for what, wrong in self._contradictions() if wrong), None)
+        if problem is not None:
+            raise ValueError(f"the model's parts do not fit together: {problem}")
+
+    def _contradictions(self) -> Iterator[tuple[str, bool]]:
+        """What makes no model, and whether it is so."""
+        reads = self.encoder is not None
+        across = any(layer.cross_attention is not None for layer in self.decoder.layers)
+        yield "an encoder that no layer of the decoder attends to", reads and not across
+        yield "cross-attention without an encoder", across and not reads
+        own, sound = self.source_embed, self.frontend
+        yield "a source without an encoder", not reads and not (own is None and sound is None)
+        yield "an encoder that reads and hears", own is not None and sound is not None
+        widths = {self.embed.dim}
+        widths |= {own.dim} if own is not None else set()
+        widths |= {sound.convs[-1].channels} if sound is not None else set()
+        yield f"rows of different widths {sorted(widths)}", len(widths) > 1
+        yield from _stack_contradictions(self.decoder, encoder=False)
+        if self.encoder is not None:
+            yield from _stack_contradictions(self.encoder, encoder=True)
+
     @property
     def layers(self) -> int:
         """L, the number of decoder layers."""
@@ -262,3 +285,19 @@ class Architecture(Spec, frozen=True):
     def vocab(self) -> int:
         """V, the number of token ids (a learned id is V or above)."""
         return self.embed.vocab
+
+
+def _stack_contradictions(stack: Stack, *, encoder: bool) -> Iterator[tuple[str, bool]]:
+    tables = {(la.self_attention.bias_table, la.self_attention.heads) for la in stack.layers}
+    shared = len(tables) == 1 or all(table is None for table, _ in tables)
+    yield "a table of distances that the layers of a stack do not share", not shared
+    for layer in stack.layers:
+        own, cross = layer.self_attention, layer.cross_attention
+        yield "an encoder whose rows see only earlier ones", encoder and own.causal
+        yield "a decoder whose rows see later ones", not encoder and not own.causal
+        centred = own.rope is not None and own.rope.positions == "centred"
+        yield "centred positions in a decoder", not encoder and centred
+        yield "cross-attention in an encoder", encoder and cross is not None
+        if cross is not None:
+            placed = (cross.rope, cross.bias_table, cross.window) != (None, None, None)
+            yield "cross-attention that knows positions", placed

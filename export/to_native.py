@@ -18,7 +18,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgedec.architecture import Architecture, Norm
+from edgedec.architecture import Architecture, Layer, Norm
+from edgedec.distance import buckets
 from edgedec.errors import UnsupportedError, UsageError, WriteError
 from edgedec.export import _tiles, quantise
 from edgedec.export._data import CHUNK, Floats, Progress, put
@@ -133,15 +134,31 @@ def _parts(
 ) -> Iterator[_Part]:
     added = _norm_offsets(architecture)
     for name in shapes(architecture):
+        prefix, _, leaf = name.rpartition(".")
         if role(name):
             yield from _matrix(name, source, format_of(formats, name), places)
+            continue
+        values, stored = source.load(name), name
+        if leaf == "bias_table":
+            values = _by_distance(values, architecture, prefix)
+            stored = f"{prefix}.{packed.DISTANCE_BIAS}"
+        elif leaf == "kernel":
+            values = values.reshape(len(values), -1)
         else:
-            values = source.load(name) + np.float32(added.get(name, 0.0))
-            yield _Part(name, values.size, [(places[name].offset, _padded(values, places[name]))])
+            values = values + np.float32(added.get(name, 0.0))
+        place = places[stored]
+        yield _Part(name, values.size, [(place.offset, _padded(values, place))])
     for (rope, width), index in packed.ropes(architecture).items():
         place = places[f"rope.{index}"]
         frequencies, _ = inverse_frequencies(rope, width)
         yield _Part(f"rope.{index}", 0, [(place.offset, _padded(frequencies, place))])
+
+
+def _by_distance(values: Floats, architecture: Architecture, prefix: str) -> Floats:
+    """T5's biases [buckets, H] as [H, distances]."""
+    table = packed.stacks(architecture)[prefix].layers[0].self_attention.bias_table
+    assert table is not None  # else there were no such tensor
+    return values[buckets(table, packed.distances(architecture, prefix, table))].T
 
 
 def _matrix(
@@ -172,15 +189,21 @@ def _padded(values: NDArray[Any], place: Place) -> NDArray[Any]:
 
 def _norm_offsets(architecture: Architecture) -> dict[str, float]:
     """What is added to the weights of norms, by tensor."""
-    stack = architecture.decoder
-    norms: dict[str, Norm | None] = {
-        "decoder.embed_norm": stack.embed_norm,
-        "decoder.final_norm": stack.final_norm,
-    }
-    for index, layer in enumerate(stack.layers):
-        prefix = f"decoder.layers.{index}"
-        for part in ("self_attention", "mlp"):
-            norms[f"{prefix}.{part}_norm"] = norms[f"{prefix}.{part}_post_norm"] = layer.norm
-        for part in ("q", "k"):
-            norms[f"{prefix}.self_attention.{part}_norm"] = layer.self_attention.qk_norm
+    norms: dict[str, Norm | None] = {}
+    for prefix, stack in packed.stacks(architecture).items():
+        norms[f"{prefix}.embed_norm"] = stack.embed_norm
+        norms[f"{prefix}.final_norm"] = stack.final_norm
+        for index, layer in enumerate(stack.layers):
+            norms |= _layer_norms(f"{prefix}.layers.{index}", layer)
     return {f"{name}.weight": norm.offset for name, norm in norms.items() if norm is not None}
+
+
+def _layer_norms(prefix: str, layer: Layer) -> dict[str, Norm | None]:
+    norms: dict[str, Norm | None] = {}
+    for part in ("self_attention", "cross_attention", "mlp"):
+        norms[f"{prefix}.{part}_norm"] = norms[f"{prefix}.{part}_post_norm"] = layer.norm
+    attentions = {"self_attention": layer.self_attention, "cross_attention": layer.cross_attention}
+    for name, attention in attentions.items():
+        for part in ("q", "k"):
+            norms[f"{prefix}.{name}.{part}_norm"] = attention.qk_norm if attention else None
+    return norms

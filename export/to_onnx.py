@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from edgedec.architecture import Architecture, Attention, Layer
+from edgedec.architecture import Architecture, Attention
 from edgedec.errors import MissingExtraError, UnsupportedError, UsageError
 from edgedec.export._data import DataFile, Progress
 from edgedec.export._decoder import Decoder, Plan
@@ -148,50 +148,13 @@ def check(architecture: Architecture) -> None:
         raise UnsupportedError(
             f"a source of {rows} rows is more than the {MAX_CONTEXT} positions of the ONNX form"
         )
-    encoder = architecture.encoder
-    layers = architecture.decoder.layers
-    crossing = [layer for layer in layers if layer.cross_attention is not None]
-    problems = {
-        "a front end without an encoder": encoder is None and architecture.frontend is not None,
-        "cross-attention without an encoder": encoder is None and bool(crossing),
-        "an encoder that no layer looks at": encoder is not None and not crossing,
-    }
-    for layer in layers:
-        problems |= {k: v for k, v in _problems(layer).items() if v}
-    for layer in () if encoder is None else encoder.layers:
-        problems |= {k: v for k, v in _source_problems(layer).items() if v}
-    found = [what for what, there in problems.items() if there]
-    if found:
+    stacks = (architecture.decoder, architecture.encoder)
+    layers = [layer for stack in stacks if stack is not None for layer in stack.layers]
+    if any(_is_capped(layer.self_attention) for layer in layers):
         raise UnsupportedError(
-            f"the ONNX form cannot carry {', '.join(found)} ({architecture.family})"
+            f"the ONNX form cannot carry a soft cap on biased scores ({architecture.family})"
         )
-
-
-def _problems(layer: Layer) -> dict[str, bool]:
-    attention, cross = layer.self_attention, layer.cross_attention
-    return {
-        "attention to later rows": not attention.causal,
-        "centred positions in a decoder": _is_centred(attention),
-        "positions in cross-attention": cross is not None and _has_positions(cross),
-        "a soft cap on biased scores": _is_capped(attention),
-    }
-
-
-def _source_problems(layer: Layer) -> dict[str, bool]:
-    return {
-        "an encoder that does not see later rows": layer.self_attention.causal,
-        "cross-attention in an encoder": layer.cross_attention is not None,
-        "a soft cap on biased scores": _is_capped(layer.self_attention),
-    }
-
-
-def _is_centred(attention: Attention) -> bool:
-    return attention.rope is not None and attention.rope.positions == "centred"
 
 
 def _is_capped(attention: Attention) -> bool:
     return attention.bias_table is not None and attention.softcap is not None
-
-
-def _has_positions(cross: Attention) -> bool:
-    return not (cross.rope is None and cross.bias_table is None and cross.window is None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from edgedec import bundle
 from edgedec.architecture import (
@@ -101,6 +102,11 @@ def _architecture(
         mlp=Mlp(width=16, activation="silu", gated=True),
         norm=Norm(kind="rms", eps=1e-5),
     )
+    if encoder:
+        layer = replace(layer, cross_attention=layer.self_attention)
+    seeing = replace(
+        layer, self_attention=replace(layer.self_attention, causal=False), cross_attention=None
+    )
     return Architecture(
         family="llama",
         embed=Embedding(vocab=vocab, dim=8),
@@ -108,5 +114,5 @@ def _architecture(
         head=Head(tied=True),
         tokens=Tokens(eos=eos, decoder_start=0 if encoder else None),
         limits=Limits(context=context, source=64 if encoder else None),
-        encoder=Stack(layers=(layer,)) if encoder else None,
+        encoder=Stack(layers=(seeing,)) if encoder else None,
     )

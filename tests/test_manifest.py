@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from edgedec import manifest as manifests
 from edgedec.architecture import (
@@ -94,25 +95,52 @@ layers = st.builds(
     mlp=mlps,
     norm=norms,
     norm_order=st.sampled_from(["pre", "post", "sandwich", "parallel"]),
-    cross_attention=st.none() | attentions(),
 )
-stacks = st.builds(
-    Stack,
-    layers=st.lists(layers, min_size=1, max_size=3).map(tuple),
-    positions=st.none() | st.builds(Positions, kind=st.just("learned"), count=small, offset=small),
-    embed_norm=st.none() | norms,
-    final_norm=st.none() | norms,
+positions = st.builds(
+    Positions, kind=st.sampled_from(["learned", "sinusoidal"]), count=small, offset=small
 )
-architectures = st.builds(
-    Architecture,
-    family=names,
-    embed=st.builds(Embedding, vocab=small, dim=small, scale=finite),
-    decoder=stacks,
-    encoder=st.none() | stacks,
-    head=st.builds(Head, tied=st.booleans(), bias=st.booleans()),
-    tokens=st.builds(Tokens, eos=st.tuples(small), bos=st.none() | small),
-    limits=st.builds(Limits, context=small),
-)
+
+
+@st.composite
+def stacks(draw: st.DrawFn, *, encoder: bool, reads: bool) -> Stack:
+    """Layers that see as those of an encoder or a decoder do; one at least that attends across."""
+    drawn = draw(st.lists(layers, min_size=1, max_size=3))
+    across = draw(st.integers(0, len(drawn) - 1)) if reads else -1
+    seen = [
+        replace(
+            layer,
+            self_attention=replace(layer.self_attention, causal=not encoder),
+            cross_attention=draw(crossings) if reads and index >= across else None,
+        )
+        for index, layer in enumerate(drawn)
+    ]
+    return Stack(
+        layers=tuple(seen),
+        positions=draw(st.none() | positions),
+        embed_norm=draw(st.none() | norms),
+        final_norm=draw(st.none() | norms),
+    )
+
+
+crossings = attentions().map(lambda attention: replace(attention, rope=None, window=None))
+
+
+@st.composite
+def architectures(draw: st.DrawFn) -> Architecture:
+    reads, dim = draw(st.booleans()), draw(small)
+    own = st.none() | st.builds(Embedding, vocab=small, dim=st.just(dim))
+    return Architecture(
+        family=draw(names),
+        embed=Embedding(vocab=draw(small), dim=dim, scale=draw(finite)),
+        decoder=draw(stacks(encoder=False, reads=reads)),
+        encoder=draw(stacks(encoder=True, reads=False)) if reads else None,
+        source_embed=draw(own) if reads else None,
+        head=draw(st.builds(Head, tied=st.booleans(), bias=st.booleans())),
+        tokens=draw(st.builds(Tokens, eos=st.tuples(small), bos=st.none() | small)),
+        limits=Limits(context=draw(small)),
+    )
+
+
 formats = st.builds(
     Format,
     kind=st.sampled_from(["fp32", "int8", "int4"]),
@@ -121,7 +149,7 @@ formats = st.builds(
 manifest_values = st.builds(
     Manifest,
     name=names,
-    architecture=architectures,
+    architecture=architectures(),
     quantisation=st.dictionaries(st.sampled_from(ROLES), formats),
     forms=st.builds(
         Forms,
@@ -144,7 +172,7 @@ def test_json_round_trips(manifest: Manifest) -> None:
     assert manifests.decode(manifests.encode(manifest)) == manifest
 
 
-@given(architectures)
+@given(architectures())
 def test_every_tensor_has_one_name_and_every_matrix_a_role(architecture: Architecture) -> None:
     named = shapes(architecture)
     assert "embed.weight" in named

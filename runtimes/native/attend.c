@@ -20,11 +20,11 @@ typedef struct {
 } Plan;
 
 /* The first chunk in which a row within the window may lie. */
-static int first_chunk(const EdRun *run, const EdLayer *la)
+static int first_chunk(const EdRun *run, const EdView *view)
 {
-    const int32_t *positions = run->session->positions;
-    int earliest = INT32_MAX, chunk = 0, last = run->input->trunk / ED_CHUNK;
-    if (!la->window)
+    const int32_t *positions = view->positions;
+    int earliest = INT32_MAX, chunk = 0, last = view->common / ED_CHUNK;
+    if (!view->spec->window)
         return 0;
     for (int row = 0; row < run->rows; row++)
         earliest = ed_least(earliest, run->input->positions[row]);
@@ -33,13 +33,13 @@ static int first_chunk(const EdRun *run, const EdLayer *la)
         for (int i = 0; i < ED_CHUNK; i++)
             latest =
                 positions[chunk * ED_CHUNK + i] > latest ? positions[chunk * ED_CHUNK + i] : latest;
-        if (earliest - latest < la->window)
+        if (earliest - latest < view->spec->window)
             break;
     }
     return chunk;
 }
 
-static size_t partial_floats(const EdLayer *la, const Plan *plan)
+static size_t partial_floats(const EdAttention *la, const Plan *plan)
 {
     size_t width = (size_t)ed_padded(la->head_dim, 16) + 16;
     return (size_t)(la->kv_heads * plan->queries) * (size_t)(plan->end - plan->first) * width;
@@ -53,14 +53,15 @@ static void share_queries(Plan *plan, int rows, int heads)
     plan->blocks = (plan->queries + plan->per_block - 1) / plan->per_block;
 }
 
-static Plan plan_of(const EdRun *run, const EdLayer *la, int threads)
+static Plan plan_of(const EdRun *run, const EdView *view, int threads)
 {
+    const EdAttention *la = view->spec;
     int group = la->heads / la->kv_heads;
     int heads = ed_least(group, run->rows < ED_QUERIES ? ED_QUERIES / run->rows : 0);
     Plan plan = {.queries = run->rows * group, .per_block = ED_QUERIES};
-    plan.chunk = first_chunk(run, la);
+    plan.chunk = first_chunk(run, view);
     plan.first = plan.chunk / ED_SPAN;
-    plan.end = (run->reach + ED_SPAN * ED_CHUNK - 1) / (ED_SPAN * ED_CHUNK);
+    plan.end = (view->reach + ED_SPAN * ED_CHUNK - 1) / (ED_SPAN * ED_CHUNK);
     share_queries(&plan, run->rows, heads);
     plan.shared = threads > 1 && la->kv_heads * plan.blocks < 4 * threads &&
                   plan.end - plan.first >= MANY_SPANS &&
@@ -71,19 +72,17 @@ static Plan plan_of(const EdRun *run, const EdLayer *la, int threads)
     return plan;
 }
 
-static EdPiece piece_of(EdRun *run, EdWorker *me, int layer, const Plan *plan, int number)
+static EdPiece piece_of(EdRun *run, EdWorker *me, const EdView *view, const Plan *plan, int number)
 {
     EdPiece piece = {
         .run = run,
-        .layer = &run->model->layers[layer],
-        .store = &run->session->stores[layer],
+        .view = view,
         .head = number / plan->blocks,
         .first = number % plan->blocks * plan->per_block,
-        .dim = run->session->stores[layer].dim,
+        .dim = view->store->dim,
     };
     piece.count = ed_least(plan->per_block, plan->queries - piece.first);
-    ed_piece_place(&piece, run->input,
-                   run->buffers->scratch + (size_t)me->index * run->buffers->scratch_size);
+    ed_piece_place(&piece, run->buffers->scratch + (size_t)me->index * run->buffers->scratch_size);
     return piece;
 }
 
@@ -92,7 +91,7 @@ static int end_of(const EdPiece *piece)
 {
     int rows = 0;
     for (int q = 0; q < piece->count; q++) {
-        const EdSight *sight = &piece->run->buffers->sight[(piece->first + q) % piece->run->rows];
+        const EdSight *sight = ed_sight(piece->view, (piece->first + q) % piece->run->rows);
         int length = sight->prefix + sight->extra_count;
         rows = length > rows ? length : rows;
     }
@@ -100,13 +99,13 @@ static int end_of(const EdPiece *piece)
 }
 
 /* Whether a head makes whole blocks of the matrix that comes next. */
-static int packs_itself(const EdLayer *la)
+static int packs_itself(const EdAttention *la)
 {
     return la->head_dim % la->o.block == 0;
 }
 
-static void put_out(const EdRun *run, const EdLayer *la, int head, int query, const float *total,
-                    float sum)
+static void put_out(const EdRun *run, const EdAttention *la, int head, int query,
+                    const float *total, float sum)
 {
     int group = la->heads / la->kv_heads;
     int row = query % run->rows, column = head * group + query / run->rows;
@@ -154,7 +153,7 @@ static void whole_piece(EdRun *run, EdPiece *piece, const Plan *plan)
         run->kernels->join(&piece->total, &piece->span, piece->count, piece->dim);
     }
     for (int q = 0; q < piece->count; q++)
-        put_out(run, piece->layer, piece->head, piece->first + q,
+        put_out(run, piece->view->spec, piece->head, piece->first + q,
                 piece->total.mixed + q * piece->dim, piece->total.sums[q]);
 }
 
@@ -176,7 +175,7 @@ static void one_span(EdRun *run, EdPiece *piece, const Plan *plan, int span)
     }
 }
 
-static void join_spans(EdRun *run, const EdLayer *la, const Plan *plan, int head, int query)
+static void join_spans(EdRun *run, const EdAttention *la, const Plan *plan, int head, int query)
 {
     float total[ED_MOST_HEAD_DIM], sum = 0.0f, largest = -INFINITY;
     const EdParts all = {&sum, &largest, total};
@@ -189,11 +188,27 @@ static void join_spans(EdRun *run, const EdLayer *la, const Plan *plan, int head
     put_out(run, la, head, query, total, sum);
 }
 
-static void attend_piece(EdRun *run, EdWorker *me, int layer, const Plan *plan, int number)
+/* Queries that no keys had to be made with are made by the piece that reads them. */
+static int makes_queries(const EdView *view, const Plan *plan)
+{
+    return view->late && !plan->shared;
+}
+
+static void make_queries(const EdPiece *piece)
+{
+    int group = piece->view->spec->heads / piece->view->spec->kv_heads;
+    for (int q = piece->first; q < piece->first + piece->count; q++)
+        ed_query(piece->run, piece->view, q % piece->run->rows,
+                 piece->head * group + q / piece->run->rows);
+}
+
+static void attend_piece(EdRun *run, EdWorker *me, const EdView *view, const Plan *plan, int number)
 {
     int spans = plan->shared ? plan->end - plan->first : 1, span = plan->first + number % spans;
-    EdPiece piece = piece_of(run, me, layer, plan, number / spans);
-    if (!plan->shared || (span + 1) * ED_SPAN * ED_CHUNK > run->input->trunk)
+    EdPiece piece = piece_of(run, me, view, plan, number / spans);
+    if (makes_queries(view, plan))
+        make_queries(&piece);
+    if (!plan->shared || (span + 1) * ED_SPAN * ED_CHUNK > view->common)
         ed_piece_live(&piece);
     if (plan->shared)
         one_span(run, &piece, plan, span);
@@ -201,23 +216,28 @@ static void attend_piece(EdRun *run, EdWorker *me, int layer, const Plan *plan, 
         whole_piece(run, &piece, plan);
 }
 
-static void pack_mixed(EdRun *run, EdWorker *me, const EdLayer *la)
+static void pack_mixed(EdRun *run, EdWorker *me, const EdAttention *la)
 {
-    size_t stride = (size_t)run->session->widths.queries;
-    while (ed_team_take(me, 1, run->rows))
-        for (int row = me->next; row < me->end; row++)
-            ed_pack_row(run, run->buffers->packed[1], &la->o,
-                        run->buffers->mixed + (size_t)row * stride, row, run->rows);
+    int used = la->o.inputs, padding = ed_padded(used, 16) - used;
+    while (ed_team_take(me, 1, run->rows)) {
+        for (int row = me->next; row < me->end; row++) {
+            float *mixed = run->buffers->mixed + (size_t)row * (size_t)run->session->widths.queries;
+            memset(mixed + used, 0, (size_t)padding * sizeof *mixed);
+            ed_pack_row(run, run->buffers->packed[1], &la->o, mixed, row, run->rows);
+        }
+    }
 }
 
-void ed_attend(EdRun *run, EdWorker *me, int layer)
+void ed_attend(EdRun *run, EdWorker *me, const EdView *view)
 {
-    const EdLayer *la = &run->model->layers[layer];
-    Plan plan = plan_of(run, la, ed_team_size(me->team));
+    const EdAttention *la = view->spec;
+    Plan plan = plan_of(run, view, ed_team_size(me->team));
     int spans = plan.shared ? plan.end - plan.first : 1;
+    if (view->late && !makes_queries(view, &plan))
+        ed_heads(run, me, view, 0, la->heads);
     while (ed_team_take(me, 1, la->kv_heads * plan.blocks * spans))
         for (int i = me->next; i < me->end; i++)
-            attend_piece(run, me, layer, &plan, i);
+            attend_piece(run, me, view, &plan, i);
     if (plan.shared)
         while (ed_team_take(me, 1, la->heads))
             for (int i = me->next * run->rows; i < me->end * run->rows; i++)

@@ -1,6 +1,5 @@
 /* The memory that a step works in; it grows with the widest step so far. */
 #include <stdlib.h>
-#include <string.h>
 
 #include "model.h"
 
@@ -18,20 +17,28 @@ static void widen(EdWidths *w, const EdMatrix *m)
     w->inputs = most(w->inputs, ed_padded(m->inputs, 128));
 }
 
+static void widen_attention(EdWidths *w, const EdAttention *la)
+{
+    w->queries = most(w->queries, ed_padded(la->q.outputs, 16));
+    w->keys = most(w->keys, ed_padded(la->k.outputs, 16));
+    w->head_dim = most(w->head_dim, ed_padded(la->head_dim, 16));
+    w->heads = most(w->heads, la->heads);
+    widen(w, &la->q);
+    widen(w, &la->o);
+}
+
 EdWidths ed_widths(const EdModel *model)
 {
     EdWidths w = {.dim = model->spec.dim};
-    widen(&w, &model->spec.head);
+    if (!model->spec.encoder)
+        widen(&w, &model->spec.head);
     for (int i = 0; i < model->spec.ropes; i++)
         w.pairs = most(w.pairs, ed_padded(model->ropes[i].pairs, 16));
     for (int i = 0; i < model->spec.layers; i++) {
         const EdLayer *la = &model->layers[i];
-        w.queries = most(w.queries, ed_padded(la->q.outputs, 16));
-        w.keys = most(w.keys, ed_padded(la->k.outputs, 16));
-        w.head_dim = most(w.head_dim, ed_padded(la->head_dim, 16));
-        w.heads = most(w.heads, la->heads);
-        widen(&w, &la->q);
-        widen(&w, &la->o);
+        widen_attention(&w, &la->own);
+        if (la->cross.q.weight)
+            widen_attention(&w, &la->cross);
         widen(&w, &la->down);
     }
     return w;
@@ -108,8 +115,8 @@ static int grow(void **buffer, size_t *have, size_t want)
 
 static size_t partial_floats(const EdSession *session, const EdStep *step)
 {
-    size_t spans =
-        (size_t)(step->trunk + step->living + ED_SPAN * ED_CHUNK - 1) / (ED_SPAN * ED_CHUNK);
+    int keys = most(step->trunk + step->living, session->source ? session->source->rows : 0);
+    size_t spans = (size_t)(keys + ED_SPAN * ED_CHUNK - 1) / (ED_SPAN * ED_CHUNK);
     size_t floats = (size_t)step->rows * (size_t)session->widths.heads * spans *
                     (size_t)(session->widths.head_dim + 16);
     return floats <= MOST_PARTIALS ? floats : 0;
@@ -130,8 +137,6 @@ static int reserve_rows(EdSession *session, int rows)
     b->rows = rows;
     from = (Cut){b->memory, 0};
     lay_out(b, &from, session);
-    /* Heads that do not fill it leave its end as it is, which must be 0. */
-    memset(b->mixed, 0, (size_t)rows * (size_t)session->widths.queries * sizeof *b->mixed);
     return 0;
 }
 
@@ -140,7 +145,9 @@ int ed_buffers_reserve(EdSession *session, const EdStep *step, char *error)
     EdBuffers *b = &session->buffers;
     size_t threads = (size_t)ed_team_size(session->model->team), vocab;
     size_t extras = (size_t)step->rows * (size_t)step->living * sizeof *b->extras;
-    size_t piece = (ed_piece_size(session, step) + 63) / 64 * 64;
+    /* Where all rows see the same, what ends within a chunk is one chunk. */
+    int live = session->model->spec.encoder ? 1 : ed_live_chunks(step->trunk, step->living);
+    size_t piece = (ed_piece_size(session, live) + 63) / 64 * 64;
     vocab = (size_t)ed_padded(session->model->spec.vocab, 16);
     if (reserve_rows(session, step->rows) ||
         grow((void **)&b->logits, &b->logits_size,

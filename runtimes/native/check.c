@@ -65,30 +65,31 @@ static int check_matrix(const EdModel *model, const EdMatrix *m, int outputs, in
     return 0;
 }
 
-static int check_biases(const EdModel *model, const EdLayer *la, int queries, int keys, char *error)
+/* A bias of each of the matrices, where there is one. */
+typedef struct {
+    uint64_t offset;
+    int count;
+} Bias;
+
+static int check_biases(const EdModel *model, const Bias *biases, int count, char *error)
 {
-    const struct {
-        uint64_t offset;
-        int count;
-    } biases[] = {
-        {la->q_bias, queries},
-        {la->k_bias, keys},
-        {la->v_bias, keys},
-        {la->o_bias, model->spec.dim},
-        {la->gate_bias, la->up.outputs},
-        {la->up_bias, la->up.outputs},
-        {la->down_bias, model->spec.dim},
-    };
-    for (size_t i = 0; i < sizeof biases / sizeof *biases; i++)
+    for (int i = 0; i < count; i++)
         if (check_vector(model, biases[i].offset, biases[i].count, "a bias", error))
             return -1;
-    if (la->distances < 0 || (la->distance_bias && !la->distances) ||
-        !fits(model, la->distance_bias, 4 * (uint64_t)la->heads * (uint64_t)la->distances))
-        return ed_fail(error, "the distance bias lies outside of the data");
     return 0;
 }
 
-static int check_attention(const EdModel *model, const EdLayer *la, char *error)
+static int check_distances(const EdModel *model, const EdAttention *la, char *error)
+{
+    if (la->distances < 0 || (la->distance_bias && !la->distances) ||
+        !fits(model, la->distance_bias, 4 * (uint64_t)la->heads * (uint64_t)la->distances))
+        return ed_fail(error, "the distance bias lies outside of the data");
+    if (la->origin < 0 || la->origin > la->distances)
+        return ed_fail(error, "the distance bias begins at %d of %d", la->origin, la->distances);
+    return 0;
+}
+
+static int check_attention(const EdModel *model, const EdAttention *la, char *error)
 {
     int dim = model->spec.dim, queries, keys;
     if (la->heads < 1 || la->heads > MOST_HEADS || la->kv_heads < 1 || la->heads % la->kv_heads ||
@@ -107,11 +108,42 @@ static int check_attention(const EdModel *model, const EdLayer *la, char *error)
         check_matrix(model, &la->v, keys, dim, "v", error) ||
         check_matrix(model, &la->o, dim, queries, "o", error) ||
         check_norm(model, &la->q_norm, la->head_dim, "q_norm", error) ||
-        check_norm(model, &la->k_norm, la->head_dim, "k_norm", error))
+        check_norm(model, &la->k_norm, la->head_dim, "k_norm", error) ||
+        check_distances(model, la, error))
         return -1;
-    if (la->q.block != la->k.block || la->q.block != la->v.block)
-        return ed_fail(error, "q, k and v have different blocks");
-    return check_biases(model, la, queries, keys, error);
+    if (la->k.block != la->v.block)
+        return ed_fail(error, "k and v have different blocks");
+    return check_biases(
+        model,
+        (Bias[]){{la->q_bias, queries}, {la->k_bias, keys}, {la->v_bias, keys}, {la->o_bias, dim}},
+        4, error);
+}
+
+static int check_own(const EdModel *model, const EdLayer *la, char *error)
+{
+    if (check_attention(model, &la->own, error))
+        return -1;
+    if (la->own.q.block != la->own.k.block)
+        return ed_fail(error, "q and k have different blocks");
+    return 0;
+}
+
+static int check_cross(const EdModel *model, const EdLayer *la, char *error)
+{
+    if (!la->cross.q.weight)
+        return 0;
+    if (model->spec.encoder)
+        return ed_fail(error, "an encoder's layer has cross-attention");
+    if (la->cross.rope != -1 || la->cross.window || la->cross.distance_bias)
+        return ed_fail(error, "cross-attention knows no distances");
+    if (check_attention(model, &la->cross, error) ||
+        check_norm(model, &la->cross_norm, model->spec.dim, "cross_norm", error) ||
+        check_norm(model, &la->cross_post_norm, model->spec.dim, "cross_post_norm", error))
+        return -1;
+    if (la->cross_norm.kind == ED_NORM_NONE ||
+        (la->norm_order == ED_SANDWICH && la->cross_post_norm.kind == ED_NORM_NONE))
+        return ed_fail(error, "cross-attention has no norm");
+    return 0;
 }
 
 static int check_mlp(const EdModel *model, const EdLayer *la, char *error)
@@ -128,7 +160,9 @@ static int check_mlp(const EdModel *model, const EdLayer *la, char *error)
         return ed_fail(error, "gate and up have different blocks");
     if (la->activation < ED_SILU || la->activation > ED_RELU)
         return ed_fail(error, "there is no activation %d", la->activation);
-    return 0;
+    return check_biases(
+        model, (Bias[]){{la->gate_bias, width}, {la->up_bias, width}, {la->down_bias, dim}}, 3,
+        error);
 }
 
 static int check_layer(const EdModel *model, const EdLayer *la, char *error)
@@ -136,7 +170,8 @@ static int check_layer(const EdModel *model, const EdLayer *la, char *error)
     int dim = model->spec.dim;
     if (la->norm_order < ED_PRE || la->norm_order > ED_PARALLEL)
         return ed_fail(error, "there is no norm order %d", la->norm_order);
-    if (check_mlp(model, la, error) || check_attention(model, la, error) ||
+    if (check_mlp(model, la, error) || check_own(model, la, error) ||
+        check_cross(model, la, error) ||
         check_norm(model, &la->attention_norm, dim, "attention_norm", error) ||
         check_norm(model, &la->mlp_norm, dim, "mlp_norm", error) ||
         check_norm(model, &la->attention_post_norm, dim, "attention_post_norm", error) ||
@@ -161,18 +196,33 @@ static int check_ropes(const EdModel *model, char *error)
     return 0;
 }
 
+/* An encoder has no head and, where rows enter as vectors, no embedding. */
+static int check_tables(const EdModel *model, char *error)
+{
+    const EdModelSpec *spec = &model->spec;
+    int least = spec->encoder ? 0 : 1;
+    if (spec->encoder < 0 || spec->encoder > 1)
+        return ed_fail(error, "there is no model of kind %d", spec->encoder);
+    if (spec->vocab < least || spec->vocab > 1 << 26 || spec->context < 1)
+        return ed_fail(error, "%d tokens, a context of %d", spec->vocab, spec->context);
+    if (spec->vocab && check_matrix(model, &spec->embed, spec->vocab, spec->dim, "embed", error))
+        return -1;
+    if (spec->encoder)
+        return 0;
+    if (check_matrix(model, &spec->head, spec->vocab, spec->dim, "head", error))
+        return -1;
+    return check_vector(model, spec->head_bias, spec->vocab, "head.bias", error);
+}
+
 int ed_check(const EdModel *model, char *error)
 {
     const EdModelSpec *spec = &model->spec;
     if (spec->dim < 16 || spec->dim > MOST_WIDTH || spec->dim % 16)
         return ed_fail(error, "a width of %d is not a multiple of 16", spec->dim);
-    if (spec->vocab < 1 || spec->vocab > 1 << 26 || spec->context < 1)
-        return ed_fail(error, "%d tokens, a context of %d", spec->vocab, spec->context);
-    if (check_matrix(model, &spec->embed, spec->vocab, spec->dim, "embed", error) ||
-        check_matrix(model, &spec->head, spec->vocab, spec->dim, "head", error) ||
-        check_vector(model, spec->head_bias, spec->vocab, "head.bias", error) ||
+    if (check_tables(model, error) ||
         check_norm(model, &spec->embed_norm, spec->dim, "embed_norm", error) ||
         check_norm(model, &spec->final_norm, spec->dim, "final_norm", error) ||
+        check_norm(model, &spec->source_norm, spec->dim, "source_norm", error) ||
         check_ropes(model, error))
         return -1;
     if (spec->positions &&

@@ -1,9 +1,12 @@
-/* edgedec's CPU engine: one call runs a whole step of a decoder over n rows.
+/* edgedec's CPU engine: one call runs a whole step of a model over n rows.
  *
  * The only public header. The engine knows numbers, not texts: no tokenizer, no sampling, no
  * strategy, no Python. A model is a flat description (EdModelSpec, its EdRopes, its EdLayers) and
  * one block of memory that holds all tensors; offsets in the description count from the beginning
  * of that block. Nothing is copied from it, so a memory-mapped file is used as it lies.
+ *
+ * A decoder with cross-attention reads the rows of a source, which an encoder makes: a model of its
+ * own over the same block of memory, whose steps are whole sources.
  *
  * A session is a trunk of rows, numbered from 0, and living rows behind it: the row with handle h
  * lies at index trunk + h. Every function that can fail returns 0 for success and puts a sentence
@@ -26,7 +29,7 @@
 extern "C" {
 #endif
 
-#define ED_SPEC_VERSION 1u
+#define ED_SPEC_VERSION 2u
 #define ED_ERROR_SIZE 256
 
 enum { ED_NORM_NONE = 0, ED_NORM_RMS = 1, ED_NORM_LAYER = 2 };
@@ -55,24 +58,38 @@ typedef struct {
     int32_t pairs, interleaved;
 } EdRope;
 
-/* window 0: all keys; softcap 0: none; rope -1: none. distance_bias: fp32 [heads, distances] added
- * to scores, the last distance standing for all beyond. gate.weight 0: not gated. */
+/* window 0: all keys, else those at a distance below it; softcap 0: none; rope -1: none.
+ * distance_bias: fp32 [heads, distances] added to scores, for the key's position less the query's
+ * from -origin on; beyond either end the bias is that of the end. */
 typedef struct {
-    EdNorm attention_norm, attention_post_norm, mlp_norm, mlp_post_norm, q_norm, k_norm;
-    EdMatrix q, k, v, o, gate, up, down;
-    uint64_t q_bias, k_bias, v_bias, o_bias, gate_bias, up_bias, down_bias, distance_bias;
-    int32_t heads, kv_heads, head_dim, rope, window, distances, norm_order, activation;
+    EdMatrix q, k, v, o;
+    EdNorm q_norm, k_norm;
+    uint64_t q_bias, k_bias, v_bias, o_bias, distance_bias;
+    int32_t heads, kv_heads, head_dim, rope, window, distances, origin;
     float scale, softcap;
+} EdAttention;
+
+/* own: among the rows; cross: to the rows of a source, with neither rope, window nor distances;
+ * cross.q.weight 0: none. gate.weight 0: not gated. */
+typedef struct {
+    EdNorm attention_norm, attention_post_norm, cross_norm, cross_post_norm, mlp_norm,
+        mlp_post_norm;
+    EdAttention own, cross;
+    EdMatrix gate, up, down;
+    uint64_t gate_bias, up_bias, down_bias;
+    int32_t norm_order, activation;
 } EdLayer;
 
 /* positions: fp32 [position_rows, dim padded to 16], read at position + position_offset. head is
- * the embedding again where they are tied. */
+ * the embedding again where they are tied. source_norm: what cross-attention's keys and values see
+ * the source through. encoder 1: every row sees every row, there is no head, and with a vocab of 0
+ * no embedding either. */
 typedef struct {
     uint32_t version, layer_size;
-    int32_t layers, ropes, dim, vocab, context, position_rows, position_offset, reserved;
+    int32_t layers, ropes, dim, vocab, context, position_rows, position_offset, encoder;
     EdMatrix embed, head;
     uint64_t head_bias, positions;
-    EdNorm embed_norm, final_norm;
+    EdNorm embed_norm, final_norm, source_norm;
     float embed_scale, head_scale, head_softcap, padding;
 } EdModelSpec;
 
@@ -83,6 +100,9 @@ typedef struct EdSession EdSession;
  * aligned to 64 bytes. isa: the name of an instruction set, or NULL for the best one here. */
 EdModel *ed_model_open(const void *spec, size_t spec_size, const void *data, size_t data_size,
                        const char *isa, int threads, char *error);
+/* A second model over the data of the first, with its instruction set and its threads; it must be
+ * closed before the first. */
+EdModel *ed_model_beside(EdModel *model, const void *spec, size_t spec_size, char *error);
 void ed_model_close(EdModel *model);
 const char *ed_model_isa(const EdModel *model);
 int ed_model_dim(const EdModel *model);
@@ -99,12 +119,12 @@ int ed_session_capacity(const EdSession *session);
 /* The rows of one step. */
 typedef struct {
     int32_t rows;             /* n, at least 1 */
-    int32_t trunk;            /* rows of the trunk */
-    int32_t living;           /* living rows, those of this step included */
+    int32_t trunk;            /* rows of the trunk; none in an encoder */
+    int32_t living;           /* living rows, those of this step included: all, in an encoder */
     const int32_t *handles;   /* [n], rising */
     const int32_t *positions; /* [n] */
     const uint8_t *visible;   /* [n, living] living rows that a row sees, itself included;
-                                 NULL: those up to itself */
+                                 NULL: those up to itself, or in an encoder all */
     const int32_t *tokens;    /* [n], or NULL where the rows enter as vectors */
     const float *vectors;     /* [n, dim] embeddings (before layer 0) or hidden states */
     const float *learned;     /* [learned_count, dim] embeddings of the ids from vocab on */
@@ -139,6 +159,19 @@ int ed_session_move(EdSession *session, const int32_t *from, const int32_t *to, 
 size_t ed_session_bytes(const EdSession *session, int count);
 void ed_session_get(const EdSession *session, int count, void *bytes);
 void ed_session_set(EdSession *session, int count, const int32_t *positions, const void *bytes);
+
+/* Give a session the source that it reads from now on: vectors [rows, dim], the last hidden states
+ * of an encoder. Keys and values of all cross-attention are computed and kept; 0 rows: none. What
+ * the session held before stays where it fails. A source is computed once: sessions of one model
+ * and one type of keys and values can share it. */
+int ed_session_source(EdSession *session, const float *vectors, int rows, char *error);
+int ed_session_share_source(EdSession *session, const EdSession *from, char *error);
+int ed_session_source_rows(const EdSession *session);
+
+/* The source's keys and values as bytes, and back; as those of rows. */
+size_t ed_session_source_bytes(const EdSession *session, int rows);
+void ed_session_get_source(const EdSession *session, void *bytes);
+int ed_session_set_source(EdSession *session, int rows, const void *bytes, char *error);
 
 #ifdef __cplusplus
 }

@@ -16,6 +16,7 @@ from edgedec.runtimes import _learned
 
 from . import _engine, spec
 from ._engine import Model, Refused
+from .encoder import Encoder
 from .packed import open_packed
 from .session import NativeSession
 
@@ -47,15 +48,16 @@ class Native:
             raise UsageError(
                 f"keys and values cannot be stored as {kv_type!r}; there is {', '.join(KV_TYPES)}"
             )
-        packed = open_packed(bundle)
+        packed, manifest = open_packed(bundle), bundle.manifest
+        stack = manifest.architecture.encoder
         try:
-            self._model: Model | None = Model(
-                spec.encode(bundle.manifest, packed.tensors), packed.data, isa, threads
-            )
+            model = Model(spec.encode(manifest, packed.tensors), packed.data, isa, threads)
+            self._model: Model | None = model
+            self._encoder = None if stack is None else Encoder(model, manifest, stack, packed)
         except Refused as error:
             raise BundleError(f"{bundle.path.name} cannot be opened: {error}") from None
         self.threads = threads
-        self.architecture = bundle.manifest.architecture
+        self.architecture = manifest.architecture
         self.identity = {
             "bundle": bundle.hash,
             "runtime": "native",
@@ -71,6 +73,7 @@ class Native:
             resume=layers > 1,
             hidden_layers=tuple(range(layers + 1)),
             learned_ids=True,
+            encoder=stack is not None,
             exactness="bitwise",
             kv_types=(self.kv_type, *(kind for kind in KV_TYPES if kind != self.kv_type)),
         )
@@ -85,6 +88,17 @@ class Native:
         if self._model is None:
             raise UsageError("the model was closed: load it again")
         return self._model
+
+    @property
+    def encoder(self) -> Encoder:
+        """What reads a source.
+
+        Raises:
+            UsageError: the engine was closed.
+        """
+        _ = self.model
+        assert self._encoder is not None  # a checked source is one for an encoder
+        return self._encoder
 
     @property
     def isa(self) -> str:
@@ -111,4 +125,4 @@ class Native:
 
     def close(self) -> None:
         """Give the weights back, once its sessions are gone too."""
-        self._model = None
+        self._model = self._encoder = None

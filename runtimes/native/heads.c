@@ -6,7 +6,7 @@
 
 #include "model.h"
 
-static void prepare(const EdRun *run, const EdLayer *la, const EdNorm *norm, int row, float *x)
+static void prepare(const EdRun *run, const EdAttention *la, const EdNorm *norm, int row, float *x)
 {
     if (norm->kind)
         ed_normalise(run, norm, la->head_dim, x);
@@ -19,9 +19,10 @@ static void prepare(const EdRun *run, const EdLayer *la, const EdNorm *norm, int
     }
 }
 
-static void query(const EdRun *run, const EdLayer *la, int row, int head)
+void ed_query(const EdRun *run, const EdView *view, int row, int head)
 {
     EdBuffers *b = run->buffers;
+    const EdAttention *la = view->spec;
     int dim = ed_padded(la->head_dim, 16);
     size_t line = (size_t)head * (size_t)run->rows + (size_t)row;
     float *to = b->queries + line * (size_t)dim;
@@ -32,7 +33,7 @@ static void query(const EdRun *run, const EdLayer *la, int row, int head)
     memcpy(to, q + (size_t)head * (size_t)la->head_dim, (size_t)la->head_dim * sizeof *to);
     prepare(run, la, &la->q_norm, row, to);
     run->kernels->scale(to, la->scale, dim, to);
-    if (run->session->kv_type != ED_KV_INT8)
+    if (view->store->kv_type != ED_KV_INT8)
         return;
     b->query_scales[line] = run->kernels->to_bytes(to, dim, bytes);
     for (int i = 0; i < dim; i++)
@@ -43,9 +44,10 @@ static void query(const EdRun *run, const EdLayer *la, int row, int head)
 /* Rows of one head that are done together, so that threads do not write the same cache lines. */
 #define TOGETHER 32
 
-static void key_and_value(const EdRun *run, const EdLayer *la, int layer, int row, int head)
+static void key_and_value(const EdRun *run, const EdView *view, int row, int head)
 {
     EdBuffers *b = run->buffers;
+    const EdAttention *la = view->spec;
     size_t at =
         (size_t)row * (size_t)run->session->widths.keys + (size_t)head * (size_t)la->head_dim;
     float key[ED_MOST_HEAD_DIM], value[ED_MOST_HEAD_DIM];
@@ -55,23 +57,22 @@ static void key_and_value(const EdRun *run, const EdLayer *la, int layer, int ro
     memcpy(key, b->k + at, (size_t)la->head_dim * sizeof *key);
     memcpy(value, b->v + at, (size_t)la->head_dim * sizeof *value);
     prepare(run, la, &la->k_norm, row, key);
-    ed_store_row(run->session, layer, head, run->input->trunk + run->input->handles[row], key,
+    ed_store_row(run->kernels, view->store, head, run->input->trunk + run->input->handles[row], key,
                  value);
 }
 
-void ed_heads(EdRun *run, EdWorker *me, int layer)
+void ed_heads(EdRun *run, EdWorker *me, const EdView *view, int keys, int queries)
 {
-    const EdLayer *la = &run->model->layers[layer];
     int parts = (run->rows + TOGETHER - 1) / TOGETHER;
-    while (ed_team_take(me, 1, (la->kv_heads + la->heads) * parts)) {
+    while (ed_team_take(me, 1, (keys + queries) * parts)) {
         for (int i = me->next; i < me->end; i++) {
             int head = i / parts, row = i % parts * TOGETHER;
             int end = ed_least(row + TOGETHER, run->rows);
             for (; row < end; row++) {
-                if (head < la->kv_heads)
-                    key_and_value(run, la, layer, row, head);
+                if (head < keys)
+                    key_and_value(run, view, row, head);
                 else
-                    query(run, la, row, head - la->kv_heads);
+                    ed_query(run, view, row, head - keys);
             }
         }
     }

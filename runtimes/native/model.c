@@ -9,7 +9,7 @@
 #define MOST_LAYERS 10000
 #define MOST_THREADS 256
 /* Of step.c, rounded up. */
-#define PHASES_PER_LAYER 16
+#define PHASES_PER_LAYER 24
 #define PHASES_BESIDES 16
 
 static int take(void *to, const unsigned char **from, size_t *left, size_t size)
@@ -40,7 +40,14 @@ static int read_spec(EdModel *model, const unsigned char *spec, size_t left, cha
     if (take(model->ropes, &spec, &left, (size_t)head->ropes * sizeof *model->ropes) ||
         take(model->layers, &spec, &left, (size_t)head->layers * sizeof *model->layers) || left)
         return ed_fail(error, "the description does not have the size of its layers");
+    for (int i = 0; i < head->layers; i++)
+        model->crosses |= model->layers[i].cross.q.weight != 0;
     return 0;
+}
+
+static int phases_of(const EdModel *model)
+{
+    return PHASES_PER_LAYER * model->spec.layers + PHASES_BESIDES;
 }
 
 EdModel *ed_model_open(const void *spec, size_t spec_size, const void *data, size_t data_size,
@@ -61,8 +68,29 @@ EdModel *ed_model_open(const void *spec, size_t spec_size, const void *data, siz
     else if ((uintptr_t)data % 64)
         ed_fail(error, "the data does not begin at a multiple of 64 bytes");
     else if (!read_spec(model, spec, spec_size, error) && !ed_check(model, error)) {
-        model->team = ed_team_open(threads, PHASES_PER_LAYER * model->spec.layers + PHASES_BESIDES);
+        model->team = ed_team_open(threads, phases_of(model));
         if (model->team)
+            return model;
+        ed_fail(error, "no memory");
+    }
+    ed_model_close(model);
+    return NULL;
+}
+
+EdModel *ed_model_beside(EdModel *first, const void *spec, size_t spec_size, char *error)
+{
+    EdModel *model = calloc(1, sizeof *model);
+    if (!model) {
+        ed_fail(error, "no memory");
+        return NULL;
+    }
+    model->data = first->data;
+    model->data_size = first->data_size;
+    model->kernels = first->kernels;
+    model->team = first->team;
+    model->beside = first;
+    if (!read_spec(model, spec, spec_size, error) && !ed_check(model, error)) {
+        if (!ed_team_widen(model->team, phases_of(model)))
             return model;
         ed_fail(error, "no memory");
     }
@@ -74,7 +102,8 @@ void ed_model_close(EdModel *model)
 {
     if (!model)
         return;
-    ed_team_close(model->team);
+    if (!model->beside)
+        ed_team_close(model->team);
     free(model->ropes);
     free(model->layers);
     free(model);

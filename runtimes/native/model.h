@@ -2,6 +2,8 @@
 #ifndef ED_MODEL_H
 #define ED_MODEL_H
 
+#include <stdatomic.h>
+
 #include "edgedec.h"
 #include "kernels.h"
 #include "team.h"
@@ -14,22 +16,50 @@ struct EdModel {
     size_t data_size;
     const EdKernels *kernels;
     EdTeam *team;
+    EdModel *beside; /* whose team it is; NULL: its own */
+    int crosses;     /* whether any layer has cross-attention */
 };
 
-/* Keys and values of one layer, by kv head and chunk of 64 rows. fp16: keys [dim][64], values
+/* Keys and values of one attention, by kv head and chunk of 64 rows. fp16: keys [dim][64], values
  * [64][dim]. 8 bit: keys [dim / 4][64][4], values [16][dim][4], and a scale per row of each. dim is
- * padded to 16. */
+ * head_dim padded to 16. */
 typedef struct {
     unsigned char *keys, *values;
     float *key_scales, *value_scales;
-    int dim;
+    int heads, head_dim, dim, chunks, kv_type;
 } EdStore;
+
+/* Those of all layers, in one block of memory; heads 0 where a layer has none. */
+typedef struct {
+    EdStore *of;
+    int count;
+    unsigned char *memory;
+    size_t size;
+} EdStores;
+
+/* What cross-attention reads; once computed it never changes. */
+typedef struct {
+    atomic_int users;
+    int rows;
+    EdStores stores;
+} EdSource;
 
 /* Which rows a row of the step sees: those at indices [0, prefix), then `extras`, rising. */
 typedef struct {
     int prefix, extra_count;
     const int32_t *extras;
 } EdSight;
+
+/* One attention of a step: what it is, where its keys are, and who sees them. */
+typedef struct {
+    const EdAttention *spec;
+    const EdStore *store;
+    const EdSight *sights;    /* of each row; NULL: all see `whole` */
+    const int32_t *positions; /* of the keys, by index */
+    EdSight whole;
+    int common, living, reach; /* keys that every row sees, and those behind; the most one sees */
+    int late;                  /* whether queries are still to be made from q */
+} EdView;
 
 /* Buffers for the rows of a step. Strides are in numbers, padded to 16 (see EdWidths). */
 typedef struct {
@@ -56,10 +86,9 @@ typedef struct {
 
 struct EdSession {
     EdModel *model;
-    int kv_type, capacity, chunks;
-    EdStore *stores;
-    unsigned char *memory;
-    size_t memory_size;
+    int kv_type, capacity;
+    EdStores stores;
+    EdSource *source;   /* NULL: none yet */
     int32_t *positions; /* of all rows, by index */
     EdWidths widths;
     EdBuffers buffers;
@@ -75,6 +104,14 @@ typedef struct {
     EdBuffers *buffers;
     int rows, reach; /* reach: the most rows that any row of the step sees */
 } EdRun;
+
+static inline const EdSight *ed_sight(const EdView *view, int row)
+{
+    return view->sights ? &view->sights[row] : &view->whole;
+}
+
+/* Of a session, or of a source, at most. */
+#define ED_MOST_ROWS (1 << 27)
 
 static inline int ed_padded(int count, int to)
 {
@@ -113,11 +150,20 @@ EdWidths ed_widths(const EdModel *model);
 int ed_buffers_reserve(EdSession *session, const EdStep *step, char *error);
 void ed_buffers_free(EdBuffers *buffers);
 
-/* store.c */
-int ed_stores_open(EdSession *session, char *error);
-void ed_stores_close(EdSession *session);
-void ed_store_row(const EdSession *session, int layer, int head, int index, const float *key,
-                  const float *value);
+/* store.c: those of self-attention or, if `cross`, of cross-attention. Bytes are numbers by layer,
+ * key and value, head, row and dim, then scales. */
+int ed_stores_open(EdStores *stores, const EdModel *model, int kv_type, int rows, int cross,
+                   char *error);
+void ed_stores_close(EdStores *stores);
+void ed_store_row(const EdKernels *kernels, const EdStore *store, int head, int index,
+                  const float *key, const float *value);
+size_t ed_row_bytes(const EdModel *model, int kv_type, int cross);
+void ed_stores_get(const EdStores *stores, int rows, void *bytes);
+void ed_stores_set(const EdStores *stores, int rows, const void *bytes);
+void ed_stores_move(const EdStores *stores, const int32_t *from, const int32_t *to, int count);
+
+/* source.c: gives up the session's share. */
+void ed_source_drop(EdSession *session);
 
 /* rotary.c: cosines and sines [rows][pairs] of each rope, one after the other. */
 void ed_rotary(EdRun *run, EdWorker *me);
@@ -179,17 +225,32 @@ void ed_pack_block(const EdRun *run, EdRows *to, const EdMatrix *like, const flo
 void ed_pack_group(const EdRun *run, EdRows *to, const EdMatrix *like, const float *x,
                    size_t stride, int block, int group, int rows);
 
-/* heads.c: from q, k and v to queries and to the stores. */
-void ed_heads(EdRun *run, EdWorker *me, int layer);
+/* Products of the rows that were packed first, as the stream was entered, or later; then their
+ * matrices, one after the other. */
+static inline EdProducts ed_product_of(const EdRun *run, int later, EdFinish finish)
+{
+    return (EdProducts){
+        .finish = finish, .rows = run->rows, .from = run->buffers->packed[later], .scale = 1.0f};
+}
 
-/* attend.c: from queries and the stores to rows packed for the matrix o. */
-void ed_attend(EdRun *run, EdWorker *me, int layer);
+static inline void ed_into(EdProducts *p, const EdModel *model, const EdMatrix *matrix,
+                           uint64_t bias, float *out, int stride)
+{
+    p->targets[p->count++] = (EdTarget){matrix, ed_floats(model, bias), out, stride};
+}
+
+/* heads.c: from k and v to the store, row i at the trunk + its handle; from q to queries. */
+void ed_heads(EdRun *run, EdWorker *me, const EdView *view, int keys, int queries);
+void ed_query(const EdRun *run, const EdView *view, int row, int head);
+
+/* attend.c: from queries and the stores to rows packed for the matrix o. Queries of
+ * cross-attention are made on the way. */
+void ed_attend(EdRun *run, EdWorker *me, const EdView *view);
 
 /* piece.c: some queries of one kv head over some chunks of their paths. */
 typedef struct {
     const EdRun *run;
-    const EdLayer *layer;
-    const EdStore *store;
+    const EdView *view;
     int head, first, count, dim; /* kv head; queries; the store's width */
     float *scores, *live;
     EdParts chunk, span, total; /* the latest chunk; a span, and all spans, so far */
@@ -197,10 +258,16 @@ typedef struct {
     int8_t *weights;
 } EdPiece;
 
+/* Chunks in which not every row sees every key. */
+static inline int ed_live_chunks(int common, int living)
+{
+    return (common + living - 1) / ED_CHUNK - common / ED_CHUNK + 1;
+}
+
 /* Bytes that the buffers of a piece take, and where they lie. */
-size_t ed_piece_size(const EdSession *session, const EdStep *step);
-void ed_piece_place(EdPiece *piece, const EdStep *step, unsigned char *scratch);
-/* The scores of the rows at the end of the trunk and of the living ones. */
+size_t ed_piece_size(const EdSession *session, int live_chunks);
+void ed_piece_place(EdPiece *piece, unsigned char *scratch);
+/* The scores of the keys at the end of the common ones and of the living ones. */
 void ed_piece_live(EdPiece *piece);
 /* scores, sums, largest and mixed of all queries for one chunk. */
 void ed_piece_chunk(EdPiece *piece, int chunk);

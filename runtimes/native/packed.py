@@ -4,25 +4,30 @@ An ordinary safetensors file, laid out so that the engine can use it where it li
 at a multiple of 64 bytes of the file and so does every tensor, without holes. A matrix [N, K] with
 blocks of B inputs is `X.weight`, U8 [tiles of 16 outputs, blocks, 2 B bits], and `X.scales`, F16
 [tiles * blocks, even, 16]; the order inside a tile stands in `edgedec.h`. Vectors and the position
-table are F32, padded with zeros to a multiple of 16; `rope.{i}` are the F64 frequencies of the
-i-th distinct rotary positions. It knows shapes and places, not what is computed with them.
+tables are F32, padded with zeros to a multiple of 16; so are the kernels of a front end, as
+[channels, inputs * kernel]. `{stack}.distance_bias` is T5's bias, F32 [heads, distances], a column
+for each distance (`distances`) in place of a row for each bucket; `rope.{i}` are the F64
+frequencies of the i-th distinct rotary positions. It knows shapes and places, not what is computed
+with them.
 """
 
 from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import msgspec
+from msgspec.structs import replace
 
-from edgedec.architecture import Architecture, Layer, Rope
+from edgedec.architecture import Architecture, Attention, BiasTable, Layer, Rope, Stack
 from edgedec.errors import BundleError, UnsupportedError
 from edgedec.manifest import Format
 from edgedec.rope import rotated
+from edgedec.runtimes._source import most_rows
 from edgedec.weights import role, shapes
 
 if TYPE_CHECKING:
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
 LAYOUT = 1
 LINE = 64
 TILE = 16
+DISTANCE_BIAS = "distance_bias"
 BLOCKS = (32, 64, 128)
 BITS = {"int8": 8, "int4": 4}
 ITEM_BYTES = {"U8": 1, "F16": 2, "F32": 4, "F64": 8}
@@ -80,41 +86,54 @@ def check(architecture: Architecture) -> None:
     Raises:
         UnsupportedError: names the part.
     """
-    positions, width = architecture.decoder.positions, architecture.embed.dim
-    problems = {
-        "an encoder": architecture.encoder is not None,
-        "a front end for sound": architecture.frontend is not None,
-        "sinusoidal positions": positions is not None and positions.kind == "sinusoidal",
-        f"a width of {width}, no multiple of {TILE}": width % TILE != 0,
-        **{k: v for layer in architecture.decoder.layers for k, v in _problems(layer).items() if v},
-    }
-    found = [what for what, there in problems.items() if there]
+    found = dict.fromkeys(what for what, there in _problems(architecture) if there)
     if found:
         raise UnsupportedError(
             f"the native form cannot carry {', '.join(found)} ({architecture.family})"
         )
-    if positions is not None and positions.count < architecture.limits.context:
-        raise UnsupportedError(
-            f"a context of {architecture.limits.context} tokens needs more than the "
-            f"{positions.count} learned positions: give a shorter --context"
-        )
+    for prefix, stack in stacks(architecture).items():
+        table, rows = stack.positions, _most(architecture, prefix)
+        if table is not None and table.count < rows:
+            what = "source" if prefix == "encoder" else "context"
+            raise UnsupportedError(
+                f"a {what} of {rows} rows needs more than the {table.count} positions there are: "
+                f"give a shorter --{what}"
+            )
 
 
-def _problems(layer: Layer) -> dict[str, bool]:
-    attention, rope = layer.self_attention, layer.self_attention.rope
-    return {
-        "cross-attention": layer.cross_attention is not None,
-        "a position bias table": attention.bias_table is not None,
-        "attention to later rows": not attention.causal,
-        "centred positions": rope is not None and rope.positions == "centred",
-        f"heads of {attention.head_dim}": attention.head_dim > MAX_HEAD,
-        f"a LayerNorm over heads of {attention.head_dim}": (
-            attention.qk_norm is not None
-            and attention.qk_norm.kind == "layer"
-            and attention.head_dim % TILE != 0
-        ),
-        "rotary positions over more than a head": rope is not None and not 0 < rope.fraction <= 1,
-    }
+def _problems(architecture: Architecture) -> Iterator[tuple[str, bool]]:
+    width = architecture.embed.dim
+    yield f"a width of {width}, no multiple of {TILE}", width % TILE != 0
+    for stack in stacks(architecture).values():
+        for layer in stack.layers:
+            yield from _attention_problems(layer.self_attention)
+            if layer.cross_attention is not None:
+                yield from _attention_problems(layer.cross_attention)
+
+
+def _attention_problems(attention: Attention) -> Iterator[tuple[str, bool]]:
+    rope, norm, table = attention.rope, attention.qk_norm, attention.bias_table
+    width = attention.head_dim
+    yield f"heads of {width}", width > MAX_HEAD
+    layered = norm is not None and norm.kind == "layer"
+    yield f"a LayerNorm over heads of {width}", layered and width % TILE != 0
+    beyond = rope is not None and not 0 < rope.fraction <= 1
+    yield "rotary positions over more than a head", beyond
+    near = 0 if table is None else table.buckets // (4 if table.bidirectional else 2)
+    crowded = table is not None and table.max_distance <= max(near, 1)
+    yield "a position bias table whose distances end before its buckets", crowded
+    yield "a soft cap on biased scores", table is not None and attention.softcap is not None
+
+
+def stacks(architecture: Architecture) -> dict[str, Stack]:
+    """The stacks that there are, by the prefix of their tensors."""
+    found = {} if architecture.encoder is None else {"encoder": architecture.encoder}
+    return {**found, "decoder": architecture.decoder}
+
+
+def _most(architecture: Architecture, prefix: str) -> int:
+    """The most rows that a stack sees at once."""
+    return most_rows(architecture) if prefix == "encoder" else architecture.limits.context
 
 
 def format_problem(architecture: Architecture, format_of: Callable[[str], Format]) -> str | None:
@@ -123,16 +142,21 @@ def format_problem(architecture: Architecture, format_of: Callable[[str], Format
         form = format_of(name)
         if role(name) and (form.kind not in BITS or form.block not in BLOCKS):
             return f"{name} is {form}; the native form holds int4 and int8 in blocks of 32 to 128"
-    for index, layer in enumerate(architecture.decoder.layers):
-        prefix = f"decoder.layers.{index}"
-        attention = [f"{prefix}.self_attention.{part}.weight" for part in "qkv"]
-        gated = (
-            [f"{prefix}.mlp.{part}.weight" for part in ("gate", "up")] if layer.mlp.gated else []
-        )
-        for group in (attention, gated):
-            if len({format_of(name).block for name in group}) > 1:
-                return f"{', '.join(group)} have different blocks; the native form needs one"
+    for prefix, stack in stacks(architecture).items():
+        for index, layer in enumerate(stack.layers):
+            for group in _read_together(f"{prefix}.layers.{index}", layer):
+                if len({format_of(name).block for name in group}) > 1:
+                    return f"{', '.join(group)} have different blocks; the native form needs one"
     return None
+
+
+def _read_together(prefix: str, layer: Layer) -> Iterator[list[str]]:
+    """Matrices that multiply the same packed rows."""
+    yield [f"{prefix}.self_attention.{part}.weight" for part in "qkv"]
+    if layer.cross_attention is not None:
+        yield [f"{prefix}.cross_attention.{part}.weight" for part in "kv"]
+    if layer.mlp.gated:
+        yield [f"{prefix}.mlp.{part}.weight" for part in ("gate", "up")]
 
 
 def _size_problem(architecture: Architecture) -> str | None:
@@ -140,25 +164,60 @@ def _size_problem(architecture: Architecture) -> str | None:
     return f"{large[0]} is larger than the engine can count" if large else None
 
 
+def turned(rope: Rope | None) -> Rope | None:
+    """Rotary positions as the engine counts them: from 0, which is the same but for rounding.
+
+    Rotary attention depends on differences of positions only.
+    """
+    return None if rope is None else replace(rope, positions="absolute")
+
+
+def stack_ropes(stack: Stack) -> list[tuple[Rope, int]]:
+    """The distinct rotary positions of a stack with their head widths, as they come."""
+    attentions = [layer.self_attention for layer in stack.layers]
+    kinds = dict.fromkeys((turned(a.rope), a.head_dim) for a in attentions)
+    return [(rope, width) for rope, width in kinds if rope is not None]
+
+
 def ropes(architecture: Architecture) -> dict[tuple[Rope, int], int]:
-    """The distinct rotary positions with their head widths, numbered as they come."""
-    attentions = [layer.self_attention for layer in architecture.decoder.layers]
-    kinds = dict.fromkeys((a.rope, a.head_dim) for a in attentions)
-    turned = [(rope, width) for rope, width in kinds if rope is not None]
-    return {kind: index for index, kind in enumerate(turned)}
+    """Those of the whole model, the decoder's first, with the numbers of their tensors."""
+    parts = [architecture.decoder, *([architecture.encoder] if architecture.encoder else [])]
+    kinds = dict.fromkeys(kind for stack in parts for kind in stack_ropes(stack))
+    return {kind: index for index, kind in enumerate(kinds)}
+
+
+def distances(architecture: Architecture, prefix: str, table: BiasTable) -> range:
+    """The distances, key less query, for which a stack's biases are stored.
+
+    All beyond either end have the bias of that end.
+    """
+    reach = min(table.max_distance, _most(architecture, prefix))
+    return range(-reach, -reach + _up(reach * (1 + table.bidirectional) + 1, TILE))
 
 
 def tensors(architecture: Architecture, format_of: Callable[[str], Format]) -> dict[str, Tensor]:
     """Every tensor of the file, in its order: that in which a step reads them."""
     found: dict[str, Tensor] = {}
     for name, shape in shapes(architecture).items():
+        prefix, _, leaf = name.rpartition(".")
         if role(name):
             found |= _matrix(name, shape, format_of(name))
+        elif leaf == "bias_table":
+            found[f"{prefix}.{DISTANCE_BIAS}"] = _biases(architecture, prefix)
+        elif leaf == "kernel":
+            found[name] = Tensor("F32", (shape[0], _up(math.prod(shape[1:]), TILE)))
         else:
             found[name] = Tensor("F32", (*shape[:-1], _up(shape[-1], TILE)))
     for (rope, width), index in ropes(architecture).items():
         found[f"rope.{index}"] = Tensor("F64", (_up(rotated(rope, width) // 2, 8),))
     return found
+
+
+def _biases(architecture: Architecture, prefix: str) -> Tensor:
+    attention = stacks(architecture)[prefix].layers[0].self_attention
+    assert attention.bias_table is not None  # else there were no such tensor
+    count = len(distances(architecture, prefix, attention.bias_table))
+    return Tensor("F32", (attention.heads, count))
 
 
 def scales_of(weight: str) -> str:

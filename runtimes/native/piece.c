@@ -10,19 +10,19 @@
 
 #include "model.h"
 
-static int first_live(const EdStep *step)
+static int first_live(const EdPiece *piece)
 {
-    return step->trunk / ED_CHUNK;
+    return piece->view->common / ED_CHUNK;
 }
 
-static int live_chunks(const EdStep *step)
+static int live_chunks(const EdPiece *piece)
 {
-    return (step->trunk + step->living - 1) / ED_CHUNK - first_live(step) + 1;
+    return ed_live_chunks(piece->view->common, piece->view->living);
 }
 
 static int group_of(const EdPiece *piece)
 {
-    return piece->layer->heads / piece->layer->kv_heads;
+    return piece->view->spec->heads / piece->view->spec->kv_heads;
 }
 
 /* Queries go by head, then by row. */
@@ -38,17 +38,17 @@ static int head_of(const EdPiece *piece, int query)
 
 static const EdSight *sight_of(const EdPiece *piece, int query)
 {
-    return &piece->run->buffers->sight[row_of(piece, query)];
+    return ed_sight(piece->view, row_of(piece, query));
 }
 
 static size_t place_of(const EdPiece *piece, int chunk)
 {
-    return (size_t)piece->head * (size_t)piece->run->session->chunks + (size_t)chunk;
+    return (size_t)piece->head * (size_t)piece->view->store->chunks + (size_t)chunk;
 }
 
 static int is_bytes(const EdPiece *piece)
 {
-    return piece->run->session->kv_type == ED_KV_INT8;
+    return piece->view->store->kv_type == ED_KV_INT8;
 }
 
 /* The first of the queries among those of all heads. */
@@ -57,10 +57,10 @@ static size_t line_of(const EdPiece *piece)
     return (size_t)(piece->head * group_of(piece) * piece->run->rows + piece->first);
 }
 
-size_t ed_piece_size(const EdSession *session, const EdStep *step)
+size_t ed_piece_size(const EdSession *session, int live_chunks)
 {
     size_t dim = (size_t)session->widths.head_dim, wide = dim > ED_CHUNK ? dim : ED_CHUNK;
-    size_t floats = ED_CHUNK * (size_t)(1 + live_chunks(step)) + 3 * dim + 6 + 2 * wide;
+    size_t floats = ED_CHUNK * (size_t)(1 + live_chunks) + 3 * dim + 6 + 2 * wide;
     return ED_QUERIES * (floats * sizeof(float) + ED_CHUNK);
 }
 
@@ -77,13 +77,13 @@ static EdParts place_parts(float **free, size_t dim)
     return (EdParts){sums, place(free, ED_QUERIES), mixed};
 }
 
-void ed_piece_place(EdPiece *piece, const EdStep *step, unsigned char *scratch)
+void ed_piece_place(EdPiece *piece, unsigned char *scratch)
 {
     size_t dim = (size_t)piece->run->session->widths.head_dim;
     size_t wide = dim > ED_CHUNK ? dim : ED_CHUNK;
     float *free = (float *)scratch;
     piece->scores = place(&free, ED_QUERIES * ED_CHUNK);
-    piece->live = place(&free, ED_QUERIES * ED_CHUNK * (size_t)live_chunks(step));
+    piece->live = place(&free, ED_QUERIES * ED_CHUNK * (size_t)live_chunks(piece));
     piece->chunk = place_parts(&free, dim);
     piece->span = place_parts(&free, dim);
     piece->total = place_parts(&free, dim);
@@ -101,15 +101,15 @@ static void score(const EdPiece *piece, int chunk, int columns, float *out)
     size_t dim = (size_t)piece->dim, line = line_of(piece);
     size_t at = place_of(piece, chunk) * ED_CHUNK;
     if (!is_bytes(piece)) {
-        k->mix(&shape, b->queries + line * dim, (const uint16_t *)piece->store->keys + at * dim,
-               out);
+        k->mix(&shape, b->queries + line * dim,
+               (const uint16_t *)piece->view->store->keys + at * dim, out);
         return;
     }
     k->mix_bytes(&shape, b->query_bytes + line * dim, b->query_sums + line,
-                 (const int8_t *)piece->store->keys + at * dim, piece->integers);
+                 (const int8_t *)piece->view->store->keys + at * dim, piece->integers);
     for (int q = 0; q < piece->count; q++)
         k->from_sums(piece->integers + q * ED_CHUNK, b->query_scales[line + (size_t)q],
-                     piece->store->key_scales + at, shape.columns, out + q * ED_CHUNK);
+                     piece->view->store->key_scales + at, shape.columns, out + q * ED_CHUNK);
 }
 
 /* The last row that any of the queries sees. */
@@ -126,7 +126,7 @@ static int last_seen(const EdPiece *piece)
 
 void ed_piece_live(EdPiece *piece)
 {
-    int base = first_live(piece->run->input), last = last_seen(piece);
+    int base = first_live(piece), last = last_seen(piece);
     for (int chunk = base; chunk <= last / ED_CHUNK; chunk++)
         score(piece, chunk, ed_least(ED_CHUNK, last + 1 - chunk * ED_CHUNK),
               piece->live + (chunk - base) * piece->count * ED_CHUNK);
@@ -153,7 +153,7 @@ static int index_at(const EdSight *sight, int chunk, int i)
 static void pick(const EdPiece *piece, int query, int chunk)
 {
     const EdSight *sight = sight_of(piece, query);
-    int base = first_live(piece->run->input), here = straight(sight, chunk);
+    int base = first_live(piece), here = straight(sight, chunk);
     float *scores = piece->scores + query * ED_CHUNK;
     const float *live = piece->live + query * ED_CHUNK;
     int step = piece->count * ED_CHUNK;
@@ -164,44 +164,87 @@ static void pick(const EdPiece *piece, int query, int chunk)
         scores[i] = live[(index / ED_CHUNK - base) * step + index % ED_CHUNK];
 }
 
-static int is_shaped(const EdLayer *la)
+static int is_shaped(const EdAttention *la)
 {
     return la->softcap != 0.0f || la->window || la->distance_bias;
+}
+
+/* The bias of keys at consecutive positions, the first of them `ahead` of the query. */
+static void add_biases(const EdPiece *piece, int head, int ahead, int count, float *scores)
+{
+    const EdAttention *la = piece->view->spec;
+    const float *biases =
+        ed_floats(piece->run->model, la->distance_bias) + (size_t)head * (size_t)la->distances;
+    int64_t first = (int64_t)ahead + la->origin, last = la->distances - 1;
+    if (count == ED_CHUNK && first >= 0 && first + ED_CHUNK <= la->distances) {
+        piece->run->kernels->add(scores, biases + first, ED_CHUNK, scores);
+        return;
+    }
+    for (int i = 0; i < count; i++)
+        scores[i] += biases[first + i < 0 ? 0 : first + i > last ? last : first + i];
+}
+
+static int is_beyond(const EdPiece *piece, int ahead)
+{
+    int window = piece->view->spec->window;
+    return window && (-ahead >= window || (piece->run->model->spec.encoder && ahead >= window));
+}
+
+/* Whether the first rows of a chunk of the store stand at consecutive positions. */
+static int is_even(const int32_t *positions, int count)
+{
+    int odd = 0;
+    for (int i = 1; i < count; i++)
+        odd |= positions[i] - positions[0] - i;
+    return !odd;
+}
+
+/* What the rows of the prefix need, if it can be said of all of them at once: they stand one after
+ * the other and none is beyond the window. */
+static int shape_at_once(const EdPiece *piece, int query, int chunk, int count)
+{
+    const EdAttention *la = piece->view->spec;
+    const int32_t *positions = piece->view->positions + chunk * ED_CHUNK;
+    int ahead = positions[0] - piece->run->input->positions[row_of(piece, query)];
+    if (!is_even(positions, count) || is_beyond(piece, ahead) ||
+        is_beyond(piece, ahead + count - 1))
+        return 0;
+    if (la->distance_bias)
+        add_biases(piece, head_of(piece, query), ahead, count, piece->scores + query * ED_CHUNK);
+    return 1;
 }
 
 /* Cap, distance bias and window; what a cap makes of places that nobody sees is undone. */
 static void shape_scores(const EdPiece *piece, int query, int chunk)
 {
-    const EdLayer *la = piece->layer;
-    const EdRun *run = piece->run;
+    const EdAttention *la = piece->view->spec;
     const EdSight *sight = sight_of(piece, query);
-    const int32_t *positions = run->session->positions;
-    int position = run->input->positions[row_of(piece, query)];
-    int head = head_of(piece, query);
+    int end = straight(sight, chunk), from = 0, placed = la->window || la->distance_bias;
+    int position = piece->run->input->positions[row_of(piece, query)];
     float *scores = piece->scores + query * ED_CHUNK;
     if (la->softcap != 0.0f)
-        run->kernels->soften(scores, la->softcap, ED_CHUNK);
-    for (int i = 0; i < ED_CHUNK; i++) {
-        int index = index_at(sight, chunk, i);
-        int distance = index < 0 ? 0 : position - positions[index];
-        if (index < 0 || (la->window && distance >= la->window)) {
+        piece->run->kernels->soften(scores, la->softcap, ED_CHUNK);
+    if (end && (!placed || shape_at_once(piece, query, chunk, end)))
+        from = end;
+    for (int i = from; i < ED_CHUNK; i++) {
+        int index = index_at(sight, chunk, i), ahead;
+        ahead = index < 0 || !placed ? 0 : piece->view->positions[index] - position;
+        if (index < 0 || is_beyond(piece, ahead))
             scores[i] = -INFINITY;
-        } else if (la->distance_bias) {
-            int column = ed_least(distance > 0 ? distance : 0, la->distances - 1);
-            scores[i] += ed_floats(run->model, la->distance_bias)[head * la->distances + column];
-        }
+        else if (la->distance_bias)
+            add_biases(piece, head_of(piece, query), ahead, 1, scores + i);
     }
 }
 
 static int is_tail(const EdPiece *piece, int chunk)
 {
-    return chunk >= first_live(piece->run->input);
+    return chunk >= first_live(piece);
 }
 
 static void mix_halves(EdPiece *piece, int chunk)
 {
     const EdKernels *k = piece->run->kernels;
-    const uint16_t *values = (const uint16_t *)piece->store->values;
+    const uint16_t *values = (const uint16_t *)piece->view->store->values;
     size_t dim = (size_t)piece->dim, at = place_of(piece, chunk) * ED_CHUNK * dim;
     float kept[ED_QUERIES][ED_CHUNK];
     int inner = 0;
@@ -233,7 +276,7 @@ static float weigh(const EdPiece *piece, int query, int chunk, int8_t *bytes)
 {
     const EdSight *sight = sight_of(piece, query);
     const EdKernels *k = piece->run->kernels;
-    const float *all = piece->store->value_scales;
+    const float *all = piece->view->store->value_scales;
     float scales[ED_CHUNK];
     int here = straight(sight, chunk);
     if (here == ED_CHUNK)
@@ -273,12 +316,11 @@ static void mix_stored(EdPiece *piece, int stored, const int8_t *weights, int32_
     size_t at = place_of(piece, stored) * ED_CHUNK * (size_t)piece->dim;
     piece->run->kernels->mix_bytes(
         &(EdMixShape){ED_CHUNK, piece->count, ED_CHUNK, piece->dim, piece->dim, piece->dim},
-        weights, NULL, (const int8_t *)piece->store->values + at, out);
+        weights, NULL, (const int8_t *)piece->view->store->values + at, out);
 }
 
 static void mix_integers(EdPiece *piece, int chunk)
 {
-    const EdStep *step = piece->run->input;
     int8_t bytes[ED_QUERIES][ED_CHUNK];
     float scales[ED_QUERIES];
     int numbers = piece->count * piece->dim;
@@ -289,10 +331,10 @@ static void mix_integers(EdPiece *piece, int chunk)
         mix_stored(piece, chunk, bytes[0], sums);
     } else {
         memset(sums, 0, (size_t)numbers * sizeof *sums);
-        for (int i = 0; i < live_chunks(step); i++) {
-            if (!spread(piece, chunk, first_live(step) + i, bytes))
+        for (int i = 0; i < live_chunks(piece); i++) {
+            if (!spread(piece, chunk, first_live(piece) + i, bytes))
                 continue;
-            mix_stored(piece, first_live(step) + i, piece->weights, more);
+            mix_stored(piece, first_live(piece) + i, piece->weights, more);
             for (int j = 0; j < numbers; j++)
                 sums[j] += more[j];
         }
@@ -308,7 +350,7 @@ void ed_piece_chunk(EdPiece *piece, int chunk)
         score(piece, chunk, ED_CHUNK, piece->scores);
     for (int q = 0; is_tail(piece, chunk) && q < piece->count; q++)
         pick(piece, q, chunk);
-    for (int q = 0; is_shaped(piece->layer) && q < piece->count; q++)
+    for (int q = 0; is_shaped(piece->view->spec) && q < piece->count; q++)
         shape_scores(piece, q, chunk);
     piece->run->kernels->soft(piece->scores, piece->count, piece->chunk.sums, piece->chunk.largest);
     if (is_bytes(piece))

@@ -1,9 +1,9 @@
-/* Sessions: opened and closed. Steps, rows and results stand in their own files. */
+/* Sessions: opened and closed, and their rows. Steps, sources and results stand in their own files.
+ */
 #include <stdlib.h>
+#include <string.h>
 
 #include "model.h"
-
-#define MOST_ROWS (1 << 27)
 
 EdSession *ed_session_open(EdModel *model, int kv_type, int capacity, char *error)
 {
@@ -12,7 +12,7 @@ EdSession *ed_session_open(EdModel *model, int kv_type, int capacity, char *erro
         ed_fail(error, "there is no type %d of keys and values", kv_type);
         return NULL;
     }
-    if (capacity < 1 || capacity > MOST_ROWS) {
+    if (capacity < 1 || capacity > ED_MOST_ROWS) {
         ed_fail(error, "a session cannot hold %d rows", capacity);
         return NULL;
     }
@@ -23,17 +23,13 @@ EdSession *ed_session_open(EdModel *model, int kv_type, int capacity, char *erro
     }
     session->model = model;
     session->kv_type = kv_type;
-    session->chunks = (capacity + ED_CHUNK - 1) / ED_CHUNK;
-    session->capacity = session->chunks * ED_CHUNK;
+    session->capacity = ed_padded(capacity, ED_CHUNK);
     session->widths = ed_widths(model);
     session->positions = calloc((size_t)session->capacity, sizeof *session->positions);
-    session->stores = calloc((size_t)model->spec.layers, sizeof *session->stores);
-    if (session->positions && session->stores) {
-        if (!ed_stores_open(session, error))
-            return session;
-    } else {
+    if (!session->positions)
         ed_fail(error, "no memory");
-    }
+    else if (!ed_stores_open(&session->stores, model, kv_type, session->capacity, 0, error))
+        return session;
     ed_session_close(session);
     return NULL;
 }
@@ -42,14 +38,44 @@ void ed_session_close(EdSession *session)
 {
     if (!session)
         return;
-    ed_stores_close(session);
+    ed_source_drop(session);
+    ed_stores_close(&session->stores);
     ed_buffers_free(&session->buffers);
     free(session->positions);
-    free(session->stores);
     free(session);
 }
 
 int ed_session_capacity(const EdSession *session)
 {
     return session->capacity;
+}
+
+size_t ed_session_bytes(const EdSession *session, int count)
+{
+    return ed_row_bytes(session->model, session->kv_type, 0) * (size_t)count;
+}
+
+void ed_session_get(const EdSession *session, int count, void *bytes)
+{
+    ed_stores_get(&session->stores, count, bytes);
+}
+
+void ed_session_set(EdSession *session, int count, const int32_t *positions, const void *bytes)
+{
+    ed_stores_set(&session->stores, count, bytes);
+    memcpy(session->positions, positions, (size_t)count * sizeof *positions);
+}
+
+int ed_session_move(EdSession *session, const int32_t *from, const int32_t *to, int count,
+                    char *error)
+{
+    for (int i = 0; i < count; i++) {
+        int rising = !i || (from[i] > from[i - 1] && to[i] > to[i - 1]);
+        if (!rising || to[i] < 0 || to[i] > from[i] || from[i] >= session->capacity)
+            return ed_fail(error, "rows move only down, in rising order");
+    }
+    ed_stores_move(&session->stores, from, to, count);
+    for (int i = 0; i < count; i++)
+        session->positions[to[i]] = session->positions[from[i]];
+    return 0;
 }

@@ -16,7 +16,7 @@ from edgedec.contracts import Layers, Rows, Want
 from edgedec.errors import InputError, UsageError
 from edgedec.rowsets import chain_matrix, check_hidden, layer_set
 from edgedec.rowtree import Call, RowTree
-from edgedec.runtimes import _state
+from edgedec.runtimes import _source, _state
 from edgedec.runtimes._result import chosen_rows
 
 from ._engine import Refused, Session
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
     from .engine import Native
 
+SPARE = 4096
+"""Living rows beyond the context: beams that share nothing hold many. Memory is touched by use."""
+
 _ANY = Want()
 _NONE = np.zeros(0, np.int32)
 
@@ -39,9 +42,9 @@ class NativeSession:
     def __init__(self, engine: Native) -> None:
         self._engine = engine
         self._model = engine.architecture
-        spare = engine.capabilities.max_rows
-        tree = RowTree(self._model.layers, self._model.limits.context, spare, compact=True)
+        tree = RowTree(self._model.layers, self._model.limits.context, SPARE, compact=True)
         self._whole = np.array([[0, self._model.layers]], np.int32)
+        self._heard = _state.Heard()
         self._adopt(tree)
 
     def _adopt(self, tree: RowTree) -> None:
@@ -49,7 +52,7 @@ class NativeSession:
         from .engine import KV_TYPES
 
         self._tree = tree
-        capacity = self._model.limits.context + self._engine.capabilities.max_rows
+        capacity = self._model.limits.context + SPARE
         kind = KV_TYPES.index(self._engine.kv_type)
         try:
             self._session = Session(self._engine.model, kind, capacity)
@@ -98,6 +101,8 @@ class NativeSession:
     ) -> tuple[int, tuple[int, ...] | None]:
         capabilities = self._engine.capabilities
         _ = self._engine.model  # refuses if it was closed
+        if capabilities.encoder and not self._heard.rows:
+            raise UsageError(_source.NOT_ENCODED)
         if count > capabilities.max_rows:
             raise InputError(f"a step of {count} rows; at most {capabilities.max_rows} fit")
         run = layer_set(layers, self._model.layers, capabilities.cuts)
@@ -213,43 +218,72 @@ class NativeSession:
         self._tree.truncate(length)
         self._leaving.clear()
 
+    # --- the source ------------------------------------------------------------------------------
+
     @property
     def source_rows(self) -> int:
-        """None: there is no encoder."""
-        return 0
+        """How many rows the encoder gave; 0 before the first `encode` and without an encoder."""
+        return self._heard.rows
+
+    @property
+    def source_key(self) -> str:
+        """The digest of what `encode` was given, "" before."""
+        return self._heard.key
 
     def encode(self, source: Ints | Floats) -> None:
-        """Refused: the native form holds decoders only."""
-        raise UsageError("this model has no encoder: give it a prompt only")
+        """Run the encoder over a source and keep what cross-attention reads; the trunk is empty."""
+        found = _source.checked(source, self._model)
+        encoder = self._engine.encoder
+        try:
+            states = encoder.read(found)
+            self._session.source(states)
+        except Refused as error:
+            raise InputError(f"there is no room for the source: {error}") from None
+        self._heard = _state.Heard(len(states), _source.key_of(found))
+        self.truncate(0)
+
+    # --- copies ----------------------------------------------------------------------------------
 
     def fork(self) -> NativeSession:
-        """A second session with a copy of this trunk; the weights are shared."""
+        """A second session with a copy of this trunk; weights and source are shared."""
         other = self._engine.session()
         tree = self._tree
         other._take_over(tree.restored(tree.tokens, tree.trunk_positions), self._rows())
+        if self._heard.rows:
+            other._session.share_source(self._session)
+            other._heard = self._heard
         return other
 
     def _rows(self) -> bytes:
         return self._session.get(len(self._tree.tokens))
 
     def save(self, path: Path) -> None:
-        """Write the trunk with its keys and values to a safetensors file."""
+        """Write trunk, keys, values and what the encoder gave to a safetensors file."""
         tensors: _state.Tensors = {
             "tokens": np.array(self.tokens, np.int64),
             "positions": self._tree.trunk_positions,
             "rows": np.frombuffer(self._rows(), np.uint8),
         }
-        _state.write(path, tensors, self._engine.identity)
+        if self._heard.rows:
+            tensors["source"] = np.frombuffer(self._session.get_source(), np.uint8)
+        _state.write(path, tensors, self._engine.identity, self._heard)
 
     def load(self, path: Path) -> None:
-        """Take over a saved trunk; what was here is dropped."""
-        limits = (self._model.limits.context, self._engine.ids)
-        found = _state.read(path, self._engine.identity, self._shapes, limits)
+        """Take over a saved trunk and its source; what was here is dropped."""
+        most = _source.most_rows(self._model)
+        limits = _state.Limits(self._model.limits.context, self._engine.ids, most)
+        found, heard = _state.read(path, self._engine.identity, self._shapes, limits)
         tree = self._tree.restored(found["tokens"].tolist(), found["positions"])
         self._take_over(tree, found["rows"])
+        if heard.rows:
+            self._session.set_source(heard.rows, found["source"])
+        self._heard = heard
 
-    def _shapes(self, count: int) -> dict[str, tuple[int, ...]]:
-        return {"rows": (len(self._session.get(1)) * count,)}
+    def _shapes(self, count: int, source_rows: int) -> dict[str, tuple[int, ...]]:
+        rows = (len(self._session.get(1)) * count,)
+        if not source_rows:
+            return {"rows": rows}
+        return {"rows": rows, "source": (self._session.source_bytes(source_rows),)}
 
     def _take_over(self, tree: RowTree, rows: bytes | NDArray[np.uint8]) -> None:
         self._adopt(tree)

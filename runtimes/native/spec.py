@@ -1,4 +1,4 @@
-"""A model as the engine reads it: `EdModelSpec`, its `EdRope`s and its `EdLayer`s, as bytes.
+"""A stack as the engine reads it: `EdModelSpec`, its `EdRope`s and its `EdLayer`s, as bytes.
 
 The structs of `edgedec.h` again as numpy types; a test compares every offset with what a C compiler
 says. It knows the architecture and where the tensors lie, and reads no weights.
@@ -11,14 +11,24 @@ from typing import Any
 
 import numpy as np
 
-from edgedec.architecture import Architecture, Layer, Norm, Rope
+from edgedec.architecture import Architecture, Attention, Layer, Norm, Rope, Stack
 from edgedec.errors import BundleError
 from edgedec.manifest import Manifest
 from edgedec.rope import inverse_frequencies
-from edgedec.runtimes.native.packed import BITS, Place, ropes, scales_of
+from edgedec.runtimes._source import most_rows
+from edgedec.runtimes.native.packed import (
+    BITS,
+    DISTANCE_BIAS,
+    Place,
+    distances,
+    ropes,
+    scales_of,
+    stack_ropes,
+    turned,
+)
 from edgedec.weights import shapes
 
-VERSION = 1
+VERSION = 2
 ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3}
 NORMS = {"rms": 1, "layer": 2}
 ORDERS = {"pre": 0, "post": 1, "sandwich": 2, "parallel": 3}
@@ -36,109 +46,160 @@ def _all(names: str, kind: object) -> dict[str, object]:
 MATRIX = _struct(**_all("weight scales", "u8"), **_all("outputs inputs bits block", "i4"))
 NORM = _struct(**_all("weight bias", "u8"), kind="i4", eps="f4")
 ROPE = _struct(frequencies="u8", magnitude="f8", **_all("pairs interleaved", "i4"))
-LAYER = _struct(
-    **_all("attention_norm attention_post_norm mlp_norm mlp_post_norm q_norm k_norm", NORM),
-    **_all("q k v o gate up down", MATRIX),
-    **_all("q_bias k_bias v_bias o_bias gate_bias up_bias down_bias distance_bias", "u8"),
-    **_all("heads kv_heads head_dim rope window distances norm_order activation", "i4"),
+ATTENTION = _struct(
+    **_all("q k v o", MATRIX),
+    **_all("q_norm k_norm", NORM),
+    **_all("q_bias k_bias v_bias o_bias distance_bias", "u8"),
+    **_all("heads kv_heads head_dim rope window distances origin", "i4"),
     **_all("scale softcap", "f4"),
+)
+LAYER = _struct(
+    **_all("attention_norm attention_post_norm cross_norm cross_post_norm", NORM),
+    **_all("mlp_norm mlp_post_norm", NORM),
+    **_all("own cross", ATTENTION),
+    **_all("gate up down", MATRIX),
+    **_all("gate_bias up_bias down_bias", "u8"),
+    **_all("norm_order activation", "i4"),
 )
 MODEL = _struct(
     **_all("version layer_size", "u4"),
-    **_all("layers ropes dim vocab context position_rows position_offset reserved", "i4"),
+    **_all("layers ropes dim vocab context position_rows position_offset encoder", "i4"),
     **_all("embed head", MATRIX),
     **_all("head_bias positions", "u8"),
-    **_all("embed_norm final_norm", NORM),
+    **_all("embed_norm final_norm source_norm", NORM),
     **_all("embed_scale head_scale head_softcap padding", "f4"),
 )
-STRUCTS = {"EdMatrix": MATRIX, "EdNorm": NORM, "EdRope": ROPE, "EdLayer": LAYER,
-           "EdModelSpec": MODEL}  # fmt: skip
+STRUCTS = {"EdMatrix": MATRIX, "EdNorm": NORM, "EdRope": ROPE, "EdAttention": ATTENTION,
+           "EdLayer": LAYER, "EdModelSpec": MODEL}  # fmt: skip
 
 
 def encode(manifest: Manifest, tensors: Mapping[str, Place]) -> bytes:
-    """The description for `ed_model_open`; offsets count from the beginning of the mapped file.
+    """The decoder for `ed_model_open`; offsets count from the beginning of the mapped file.
 
     `tensors` are those of `open_packed`, which has checked that all are there.
 
     Raises:
         BundleError: a number that the engine cannot hold, or rotary positions without sense.
     """
-    architecture = manifest.architecture
-    writer = _Writer(manifest, tensors)
-    model = writer.model()
-    rotary = np.zeros(len(writer.ropes), ROPE)
-    for (rope, width), index in writer.ropes.items():
-        _fill(rotary[index], _rope(rope, width, tensors[f"rope.{index}"]))
-    layers = np.zeros(architecture.layers, LAYER)
-    for index, layer in enumerate(architecture.decoder.layers):
-        _fill(layers[index], writer.layer(index, layer))
-    return model.tobytes() + rotary.tobytes() + layers.tobytes()
+    stack = manifest.architecture.decoder
+    writer = _Writer(manifest, tensors, "decoder", stack)
+    return writer.whole(writer.decoder())
+
+
+def encode_encoder(manifest: Manifest, stack: Stack, tensors: Mapping[str, Place]) -> bytes:
+    """The encoder for `ed_model_beside`, like `encode`; the decoder applies its final norm."""
+    writer = _Writer(manifest, tensors, "encoder", stack)
+    return writer.whole(writer.encoder())
 
 
 class _Writer:
     """The fields of each struct by name; one that is left out stays zero: there is none."""
 
-    def __init__(self, manifest: Manifest, tensors: Mapping[str, Place]) -> None:
+    def __init__(
+        self, manifest: Manifest, tensors: Mapping[str, Place], prefix: str, stack: Stack
+    ) -> None:
         self._manifest = manifest
         self._tensors = tensors
+        self._prefix, self._stack = prefix, stack
         self._shapes = shapes(manifest.architecture)
-        self.ropes = ropes(manifest.architecture)
+        self._ropes = {kind: index for index, kind in enumerate(stack_ropes(stack))}
 
-    def model(self) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+    def whole(self, model: Mapping[str, object]) -> bytes:
+        """The structs one after the other."""
+        head, layers = np.zeros(1, MODEL), np.zeros(len(self._stack.layers), LAYER)
+        rotary = np.zeros(len(self._ropes), ROPE)
+        _fill(head[0], model)
+        stored = ropes(self._manifest.architecture)
+        for (rope, width), index in self._ropes.items():
+            place = self._tensors[f"rope.{stored[rope, width]}"]
+            _fill(rotary[index], _rope(rope, width, place))
+        for index, layer in enumerate(self._stack.layers):
+            _fill(layers[index], self._layer(index, layer))
+        return head.tobytes() + rotary.tobytes() + layers.tobytes()
+
+    def decoder(self) -> dict[str, object]:
         spec: Architecture = self._manifest.architecture
-        stack, head = spec.decoder, spec.head
-        table = stack.positions
+        head, read = spec.head, spec.encoder.final_norm if spec.encoder else None
         embed = self._matrix("embed")
-        model = np.zeros(1, MODEL)
-        fields: dict[str, object] = {
-            "version": VERSION,
-            "layer_size": LAYER.itemsize,
-            "layers": spec.layers,
-            "ropes": len(self.ropes),
-            "dim": spec.embed.dim,
+        return {
+            **self._model(),
             "vocab": spec.vocab,
             "context": spec.limits.context,
-            "position_rows": table.count + table.offset if table else 0,
-            "position_offset": table.offset if table else 0,
             "embed": embed,
             "head": embed if head.tied else self._matrix("head"),
             "head_bias": self._offset("head.bias"),
-            "positions": self._offset("decoder.positions"),
-            "embed_norm": self._norm("decoder.embed_norm", stack.embed_norm),
-            "final_norm": self._norm("decoder.final_norm", stack.final_norm),
+            "final_norm": self._norm("decoder.final_norm", self._stack.final_norm),
+            "source_norm": self._norm("encoder.final_norm", read),
             "embed_scale": spec.embed.scale,
             "head_scale": head.scale,
             "head_softcap": head.softcap or 0.0,
         }
-        _fill(model[0], fields)
-        return model
 
-    def layer(self, index: int, layer: Layer) -> dict[str, object]:
-        prefix = f"decoder.layers.{index}"
-        attention, mlp = layer.self_attention, layer.mlp
-        rope = attention.rope
+    def encoder(self) -> dict[str, object]:
+        spec: Architecture = self._manifest.architecture
+        own = spec.source_embed
+        read: dict[str, object] = {"embed_scale": 1.0}  # sound enters as vectors
+        if spec.frontend is None:
+            embed = own or spec.embed
+            table = self._matrix("embed" if own is None else "encoder.embed")
+            read = {"vocab": embed.vocab, "embed": table, "embed_scale": embed.scale}
+        return {**self._model(), **read, "encoder": 1, "context": most_rows(spec)}
+
+    def _model(self) -> dict[str, object]:
+        table = self._stack.positions
+        return {
+            "version": VERSION,
+            "layer_size": LAYER.itemsize,
+            "layers": len(self._stack.layers),
+            "ropes": len(self._ropes),
+            "dim": self._manifest.architecture.embed.dim,
+            "position_rows": table.count + table.offset if table else 0,
+            "position_offset": table.offset if table else 0,
+            "positions": self._offset(f"{self._prefix}.positions"),
+            "embed_norm": self._norm(f"{self._prefix}.embed_norm", self._stack.embed_norm),
+        }
+
+    def _layer(self, index: int, layer: Layer) -> dict[str, object]:
+        prefix = f"{self._prefix}.layers.{index}"
+        fields: dict[str, object] = {
+            "own": self._attention(f"{prefix}.self_attention", layer.self_attention),
+            "norm_order": ORDERS[layer.norm_order],
+            "activation": ACTIVATIONS[layer.mlp.activation],
+        }
+        if layer.cross_attention is not None:
+            cross = self._attention(f"{prefix}.cross_attention", layer.cross_attention)
+            fields["cross"] = cross
+        parts = {"attention": "self_attention", "cross": "cross_attention", "mlp": "mlp"}
+        for part, name in parts.items():
+            fields[f"{part}_norm"] = self._norm(f"{prefix}.{name}_norm", layer.norm)
+            fields[f"{part}_post_norm"] = self._norm(f"{prefix}.{name}_post_norm", layer.norm)
+        return fields | self._matrices(f"{prefix}.mlp", "gate up down")
+
+    def _attention(self, prefix: str, attention: Attention) -> dict[str, object]:
+        rope = turned(attention.rope)
         fields: dict[str, object] = {
             "heads": attention.heads,
             "kv_heads": attention.kv_heads,
             "head_dim": attention.head_dim,
-            "rope": -1 if rope is None else self.ropes[rope, attention.head_dim],
+            "rope": -1 if rope is None else self._ropes[rope, attention.head_dim],
             "window": attention.window or 0,
-            "norm_order": ORDERS[layer.norm_order],
-            "activation": ACTIVATIONS[mlp.activation],
             "scale": attention.scale,
             "softcap": attention.softcap or 0.0,
         }
-        for part, name in (("attention", "self_attention"), ("mlp", "mlp")):
-            fields[f"{part}_norm"] = self._norm(f"{prefix}.{name}_norm", layer.norm)
-            fields[f"{part}_post_norm"] = self._norm(f"{prefix}.{name}_post_norm", layer.norm)
+        if attention.bias_table is not None:
+            span = distances(self._manifest.architecture, self._prefix, attention.bias_table)
+            place = self._offset(f"{self._prefix}.{DISTANCE_BIAS}")
+            fields |= {"distance_bias": place, "distances": len(span), "origin": -span.start}
         for part in ("q", "k"):
-            name = f"{prefix}.self_attention.{part}_norm"
-            fields[f"{part}_norm"] = self._norm(name, attention.qk_norm)
-        for owner, parts in (("self_attention", "q k v o"), ("mlp", "gate up down")):
-            for part in parts.split():
-                name = f"{prefix}.{owner}.{part}"
-                fields[part] = self._matrix(name)
-                fields[f"{part}_bias"] = self._offset(f"{name}.bias")
+            fields[f"{part}_norm"] = self._norm(f"{prefix}.{part}_norm", attention.qk_norm)
+        return fields | self._matrices(prefix, "q k v o")
+
+    def _matrices(self, owner: str, parts: str) -> dict[str, object]:
+        """Some matrices and their biases."""
+        fields: dict[str, object] = {}
+        for part in parts.split():
+            fields[part] = self._matrix(f"{owner}.{part}")
+            fields[f"{part}_bias"] = self._offset(f"{owner}.{part}.bias")
         return fields
 
     def _offset(self, name: str) -> int:

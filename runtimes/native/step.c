@@ -6,33 +6,52 @@
 
 #include "model.h"
 
-/* Products of the rows that were packed first, as the stream was entered, or later. */
-static EdProducts products(const EdRun *run, int later, EdFinish finish)
+static EdView own_view(const EdRun *run, int layer)
 {
-    return (EdProducts){
-        .finish = finish, .rows = run->rows, .from = run->buffers->packed[later], .scale = 1.0f};
+    int all = run->model->spec.encoder, trunk = all ? run->rows : run->input->trunk;
+    return (EdView){
+        .spec = &run->model->layers[layer].own,
+        .store = &run->session->stores.of[layer],
+        .sights = all ? NULL : run->buffers->sight,
+        .positions = run->session->positions,
+        .whole = {.prefix = trunk},
+        .common = trunk,
+        .living = all ? 0 : run->input->living,
+        .reach = run->reach,
+    };
 }
 
-static void into(EdProducts *p, const EdRun *run, const EdMatrix *m, uint64_t bias, float *out,
-                 int stride)
+static EdView cross_view(const EdRun *run, int layer)
 {
-    p->targets[p->count++] = (EdTarget){m, ed_floats(run->model, bias), out, stride};
+    int rows = run->session->source->rows;
+    return (EdView){
+        .spec = &run->model->layers[layer].cross,
+        .store = &run->session->source->stores.of[layer],
+        .whole = {.prefix = rows},
+        .common = rows,
+        .reach = rows,
+        .late = 1,
+    };
 }
 
-static void attention(EdProgram *p, EdWorker *me, int layer, EdFinish finish, float *out)
+static void attention(EdProgram *p, EdWorker *me, const EdView *view, EdFinish finish, float *out)
 {
     EdRun *run = &p->run;
-    const EdLayer *la = &run->model->layers[layer];
+    const EdAttention *la = view->spec;
     const EdWidths *w = &run->session->widths;
-    EdProducts three = products(run, 0, ED_PUT), one = products(run, 1, finish);
-    into(&three, run, &la->q, la->q_bias, run->buffers->q, w->queries);
-    into(&three, run, &la->k, la->k_bias, run->buffers->k, w->keys);
-    into(&three, run, &la->v, la->v_bias, run->buffers->v, w->keys);
-    into(&one, run, &la->o, la->o_bias, out, w->dim);
-    ed_products(run, me, &three);
-    ed_heads(run, me, layer);
-    ed_attend(run, me, layer);
-    ed_products(run, me, &one);
+    EdProducts first = ed_product_of(run, 0, ED_PUT), last = ed_product_of(run, 1, finish);
+    ed_into(&first, run->model, &la->q, la->q_bias, run->buffers->q, w->queries);
+    ed_into(&last, run->model, &la->o, la->o_bias, out, w->dim);
+    if (view->late) {
+        ed_products(run, me, &first);
+    } else {
+        ed_into(&first, run->model, &la->k, la->k_bias, run->buffers->k, w->keys);
+        ed_into(&first, run->model, &la->v, la->v_bias, run->buffers->v, w->keys);
+        ed_products(run, me, &first);
+        ed_heads(run, me, view, la->kv_heads, la->heads);
+    }
+    ed_attend(run, me, view);
+    ed_products(run, me, &last);
 }
 
 static void mlp(EdProgram *p, EdWorker *me, int layer, EdFinish finish, float *out)
@@ -40,15 +59,15 @@ static void mlp(EdProgram *p, EdWorker *me, int layer, EdFinish finish, float *o
     EdRun *run = &p->run;
     const EdLayer *la = &run->model->layers[layer];
     const EdWidths *w = &run->session->widths;
-    EdProducts wide = products(run, 0, la->gate.weight ? ED_GATE : ED_ACTIVATE);
-    EdProducts down = products(run, 1, finish);
+    EdProducts wide = ed_product_of(run, 0, la->gate.weight ? ED_GATE : ED_ACTIVATE);
+    EdProducts down = ed_product_of(run, 1, finish);
     wide.activation = la->activation;
     wide.next = &la->down;
     wide.to = run->buffers->packed[1];
     if (la->gate.weight)
-        into(&wide, run, &la->gate, la->gate_bias, NULL, 0);
-    into(&wide, run, &la->up, la->up_bias, NULL, 0);
-    into(&down, run, &la->down, la->down_bias, out, w->dim);
+        ed_into(&wide, run->model, &la->gate, la->gate_bias, NULL, 0);
+    ed_into(&wide, run->model, &la->up, la->up_bias, NULL, 0);
+    ed_into(&down, run->model, &la->down, la->down_bias, out, w->dim);
     ed_products(run, me, &wide);
     ed_products(run, me, &down);
 }
@@ -58,6 +77,20 @@ static void enter(EdProgram *p, EdWorker *me, const EdNorm *norm, const EdMatrix
     ed_enter(p, me, &(EdEntry){.rows = p->run.rows, .norm = norm, .like = like});
 }
 
+/* What norms a part of a layer has before or after it, and what it leaves pending. */
+static void leave(EdProgram *p, const EdLayer *la, const EdNorm *norm, const EdNorm *post_norm)
+{
+    if (la->norm_order == ED_POST) {
+        p->pending = ED_NORM_IN_PLACE;
+        p->pending_norm = norm;
+    }
+    if (la->norm_order == ED_SANDWICH) {
+        p->pending = ED_NORM_AND_ADD;
+        p->pending_norm = post_norm;
+    }
+}
+
+/* In parallel order the parts read x as it is, and y gathers what the attentions give. */
 static void run_layer(EdProgram *p, EdWorker *me, int layer)
 {
     const EdLayer *la = &p->run.model->layers[layer];
@@ -65,19 +98,20 @@ static void run_layer(EdProgram *p, EdWorker *me, int layer)
     int sandwich = la->norm_order == ED_SANDWICH, post = la->norm_order == ED_POST;
     int parallel = la->norm_order == ED_PARALLEL;
     EdFinish finish = sandwich ? ED_PUT : ED_ADD;
-    enter(p, me, post ? NULL : &la->attention_norm, &la->q);
-    attention(p, me, layer, parallel ? ED_PUT : finish, sandwich || parallel ? y : x);
-    if (sandwich || post) {
-        p->pending = post ? ED_NORM_IN_PLACE : ED_NORM_AND_ADD;
-        p->pending_norm = post ? &la->attention_norm : &la->attention_post_norm;
+    EdView own = own_view(&p->run, layer);
+    enter(p, me, post ? NULL : &la->attention_norm, &la->own.q);
+    attention(p, me, &own, parallel ? ED_PUT : finish, sandwich || parallel ? y : x);
+    leave(p, la, &la->attention_norm, &la->attention_post_norm);
+    if (la->cross.q.weight) {
+        EdView cross = cross_view(&p->run, layer);
+        enter(p, me, post ? NULL : &la->cross_norm, &la->cross.q);
+        attention(p, me, &cross, finish, sandwich || parallel ? y : x);
+        leave(p, la, &la->cross_norm, &la->cross_post_norm);
     }
     enter(p, me, post ? NULL : &la->mlp_norm, &la->up);
     p->pending = parallel ? ED_ADD_Y : ED_NOTHING;
     mlp(p, me, layer, finish, sandwich ? y : x);
-    if (sandwich || post) {
-        p->pending = post ? ED_NORM_IN_PLACE : ED_NORM_AND_ADD;
-        p->pending_norm = post ? &la->mlp_norm : &la->mlp_post_norm;
-    }
+    leave(p, la, &la->mlp_norm, &la->mlp_post_norm);
 }
 
 /* The stream as it stands between layers goes to the caller, if he wants it. */
@@ -100,7 +134,7 @@ static void head(EdProgram *p, EdWorker *me)
 {
     EdRun *run = &p->run;
     const EdModelSpec *spec = &run->model->spec;
-    EdProducts logits = products(run, 0, ED_PUT);
+    EdProducts logits = ed_product_of(run, 0, ED_PUT);
     EdEntry entry = {.rows = run->input->head_count,
                      .which = run->input->head_rows,
                      .norm = spec->final_norm.kind ? &spec->final_norm : NULL,
@@ -108,8 +142,8 @@ static void head(EdProgram *p, EdWorker *me)
     logits.rows = entry.rows;
     logits.scale = spec->head_scale;
     logits.softcap = spec->head_softcap;
-    into(&logits, run, &spec->head, spec->head_bias, run->buffers->logits,
-         ed_padded(spec->vocab, 16));
+    ed_into(&logits, run->model, &spec->head, spec->head_bias, run->buffers->logits,
+            ed_padded(spec->vocab, 16));
     ed_enter(p, me, &entry);
     ed_products(run, me, &logits);
 }
@@ -119,7 +153,8 @@ static void run_step(void *work, EdWorker *me)
 {
     EdProgram p = {.run = *(const EdRun *)work};
     const EdStep *step = p.run.input;
-    ed_rotary(&p.run, me);
+    if (p.run.model->spec.ropes)
+        ed_rotary(&p.run, me);
     ed_embed(&p.run, me);
     for (int i = 0; i < step->range_count; i++) {
         for (int layer = step->ranges[2 * i]; layer < step->ranges[2 * i + 1]; layer++) {
@@ -154,6 +189,17 @@ static int check_sizes(const EdSession *session, const EdStep *step, char *error
     for (int i = 0; i < step->head_count; i++)
         if (step->head_rows[i] < 0 || step->head_rows[i] >= step->rows)
             return ed_fail(error, "logits of row %d of %d", step->head_rows[i], step->rows);
+    return 0;
+}
+
+static int check_kind(const EdSession *session, const EdStep *step, char *error)
+{
+    if (session->model->crosses && !session->source)
+        return ed_fail(error, "the model reads a source, and has none");
+    if (!session->model->spec.encoder)
+        return 0;
+    if (step->trunk || step->living != step->rows || step->visible || step->head_count)
+        return ed_fail(error, "a step of an encoder is a whole source, without logits");
     return 0;
 }
 
@@ -207,8 +253,8 @@ int ed_session_step(EdSession *session, const EdStep *step, char *error)
                  .input = step,
                  .buffers = b,
                  .rows = step->rows};
-    if (check_sizes(session, step, error) || check_rows(session, step, error) ||
-        ed_buffers_reserve(session, step, error))
+    if (check_sizes(session, step, error) || check_kind(session, step, error) ||
+        check_rows(session, step, error) || ed_buffers_reserve(session, step, error))
         return -1;
     for (int row = 0; row < step->rows; row++) {
         EdSight *sight = &b->sight[row];

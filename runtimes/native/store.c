@@ -1,56 +1,89 @@
-/* Keys and values: reserved for the whole context, touched as rows come. See EdStore. */
+/* Keys and values: reserved for all rows there may be, touched as they come. See EdStore. */
 #define _DEFAULT_SOURCE
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "model.h"
 
+/* Bytes of the keys of one layer, and of their scales; those of the values are as many. */
 typedef struct {
     size_t keys, scales;
 } Sizes;
 
-/* Bytes of the keys, and of their scales, of one layer; those of the values are as many. */
-static Sizes sizes(const EdSession *session, const EdLayer *layer)
+static Sizes sizes(const EdStore *store)
 {
-    size_t rows = (size_t)layer->kv_heads * (size_t)session->chunks * ED_CHUNK;
-    size_t numbers = rows * (size_t)ed_padded(layer->head_dim, 16);
-    if (session->kv_type == ED_KV_INT8)
+    size_t rows = (size_t)store->heads * (size_t)store->chunks * ED_CHUNK;
+    size_t numbers = rows * (size_t)store->dim;
+    if (store->kv_type == ED_KV_INT8)
         return (Sizes){numbers, rows * sizeof(float)};
     return (Sizes){numbers * sizeof(uint16_t), 0};
 }
 
-int ed_stores_open(EdSession *session, char *error)
+static size_t size_of(const EdStore *store)
 {
-    const EdModel *model = session->model;
-    size_t total = 0;
-    unsigned char *next;
-    for (int i = 0; i < model->spec.layers; i++) {
-        Sizes size = sizes(session, &model->layers[i]);
-        total += 2 * (size.keys + size.scales);
+    Sizes size = sizes(store);
+    return 2 * (size.keys + size.scales);
+}
+
+static EdStore shape_of(const EdModel *model, int layer, int kv_type, int rows, int cross)
+{
+    const EdLayer *la = &model->layers[layer];
+    const EdAttention *spec = cross ? &la->cross : &la->own;
+    return (EdStore){
+        .heads = spec->q.weight ? spec->kv_heads : 0,
+        .head_dim = spec->head_dim,
+        .dim = ed_padded(spec->head_dim, 16),
+        .chunks = (rows + ED_CHUNK - 1) / ED_CHUNK,
+        .kv_type = kv_type,
+    };
+}
+
+static void lay_out(EdStore *store, unsigned char *memory)
+{
+    Sizes size = sizes(store);
+    store->keys = memory;
+    store->values = memory + size.keys;
+    store->key_scales = (float *)(memory + 2 * size.keys);
+    store->value_scales = (float *)(memory + 2 * size.keys + size.scales);
+}
+
+/* An encoder's layers use the same memory one after the other. */
+int ed_stores_open(EdStores *stores, const EdModel *model, int kv_type, int rows, int cross,
+                   char *error)
+{
+    size_t total = 0, largest = 0, next = 0;
+    stores->count = model->spec.layers;
+    stores->of = calloc((size_t)stores->count, sizeof *stores->of);
+    if (!stores->of)
+        return ed_fail(error, "no memory");
+    for (int i = 0; i < stores->count; i++) {
+        size_t size;
+        stores->of[i] = shape_of(model, i, kv_type, rows, cross);
+        size = size_of(&stores->of[i]);
+        total += size;
+        largest = size > largest ? size : largest;
     }
-    next = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                -1, 0);
-    if (next == MAP_FAILED)
-        return ed_fail(error, "no address space for %zu bytes of keys and values", total);
-    session->memory = next;
-    session->memory_size = total;
-    for (int i = 0; i < model->spec.layers; i++) {
-        Sizes size = sizes(session, &model->layers[i]);
-        EdStore *store = &session->stores[i];
-        store->dim = ed_padded(model->layers[i].head_dim, 16);
-        store->keys = next;
-        store->values = next + size.keys;
-        store->key_scales = (float *)(next + 2 * size.keys);
-        store->value_scales = (float *)(next + 2 * size.keys + size.scales);
-        next += 2 * (size.keys + size.scales);
+    stores->size = model->spec.encoder ? largest : total;
+    stores->memory = mmap(NULL, stores->size, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (stores->memory == MAP_FAILED) {
+        stores->memory = NULL;
+        return ed_fail(error, "no address space for %zu bytes of keys and values", stores->size);
+    }
+    for (int i = 0; i < stores->count; i++) {
+        lay_out(&stores->of[i], stores->memory + next);
+        next += model->spec.encoder ? 0 : size_of(&stores->of[i]);
     }
     return 0;
 }
 
-void ed_stores_close(EdSession *session)
+void ed_stores_close(EdStores *stores)
 {
-    if (session->memory)
-        munmap(session->memory, session->memory_size);
+    if (stores->memory)
+        munmap(stores->memory, stores->size);
+    free(stores->of);
+    *stores = (EdStores){0};
 }
 
 /* One row's key stands across the lines of its chunk, its value is a line. With 8 bit four
@@ -98,16 +131,14 @@ static void get_bytes(const EdStore *store, size_t chunk, int column, int8_t *ke
     }
 }
 
-void ed_store_row(const EdSession *session, int layer, int head, int index, const float *key,
-                  const float *value)
+void ed_store_row(const EdKernels *kernels, const EdStore *store, int head, int index,
+                  const float *key, const float *value)
 {
-    const EdStore *store = &session->stores[layer];
-    const EdKernels *kernels = session->model->kernels;
-    size_t chunk = (size_t)head * (size_t)session->chunks + (size_t)(index / ED_CHUNK);
+    size_t chunk = (size_t)head * (size_t)store->chunks + (size_t)(index / ED_CHUNK);
     int column = index % ED_CHUNK;
     uint16_t halves[2][ED_MOST_HEAD_DIM];
     int8_t bytes[2][ED_MOST_HEAD_DIM];
-    if (session->kv_type == ED_KV_FP16) {
+    if (store->kv_type == ED_KV_FP16) {
         kernels->to_half(key, store->dim, halves[0]);
         kernels->to_half(value, store->dim, halves[1]);
         put_halves(store, chunk, column, halves[0], halves[1]);
@@ -122,34 +153,27 @@ void ed_store_row(const EdSession *session, int layer, int head, int index, cons
 
 /* --- rows in and out ------------------------------------------------------------------------ */
 
-/* What get and set go through: every layer and head, numbers first, then scales. */
-typedef struct {
-    unsigned char *numbers;
-    float *scales;
-    size_t size; /* of a number */
-} Cursor;
-
-static Cursor cursor(const EdSession *session, int count, void *bytes)
+static size_t number_size(const EdStore *store)
 {
-    size_t numbers = 0;
-    const EdModel *model = session->model;
-    size_t size = session->kv_type == ED_KV_INT8 ? 1 : sizeof(uint16_t);
-    for (int i = 0; i < model->spec.layers; i++)
-        numbers += 2 * (size_t)model->layers[i].kv_heads * (size_t)model->layers[i].head_dim;
-    return (Cursor){bytes, (float *)((unsigned char *)bytes + numbers * size * (size_t)count),
-                    size};
+    return store->kv_type == ED_KV_INT8 ? 1 : sizeof(uint16_t);
 }
 
-size_t ed_session_bytes(const EdSession *session, int count)
+/* Numbers of one row, keys and values together, and its scales. */
+static Sizes row_sizes(const EdStore *store)
+{
+    size_t heads = 2 * (size_t)store->heads;
+    return (Sizes){heads * (size_t)store->head_dim * number_size(store),
+                   store->kv_type == ED_KV_INT8 ? heads * sizeof(float) : 0};
+}
+
+size_t ed_row_bytes(const EdModel *model, int kv_type, int cross)
 {
     size_t total = 0;
-    int bytes = session->kv_type == ED_KV_INT8;
-    for (int i = 0; i < session->model->spec.layers; i++) {
-        const EdLayer *la = &session->model->layers[i];
-        total += 2 * (size_t)la->kv_heads *
-                 ((size_t)la->head_dim * (bytes ? 1 : sizeof(uint16_t)) + (bytes ? 4 : 0));
+    for (int i = 0; i < model->spec.layers; i++) {
+        EdStore store = shape_of(model, i, kv_type, 1, cross);
+        total += row_sizes(&store).keys + row_sizes(&store).scales;
     }
-    return total * (size_t)count;
+    return total;
 }
 
 /* One row of one head, padded to the store's width with zeros. */
@@ -158,55 +182,56 @@ typedef union {
     int8_t bytes[2][ED_MOST_HEAD_DIM];
 } Row;
 
-static void get_row(const EdSession *session, const EdStore *store, size_t chunk, int column,
-                    Row *row)
+static void get_row(const EdStore *store, size_t chunk, int column, Row *row)
 {
-    if (session->kv_type == ED_KV_INT8)
+    if (store->kv_type == ED_KV_INT8)
         get_bytes(store, chunk, column, row->bytes[0], row->bytes[1]);
     else
         get_halves(store, chunk, column, row->halves[0], row->halves[1]);
 }
 
-static void put_row(const EdSession *session, const EdStore *store, size_t chunk, int column,
-                    const Row *row)
+static void put_row(const EdStore *store, size_t chunk, int column, const Row *row)
 {
-    if (session->kv_type == ED_KV_INT8)
+    if (store->kv_type == ED_KV_INT8)
         put_bytes(store, chunk, column, row->bytes[0], row->bytes[1]);
     else
         put_halves(store, chunk, column, row->halves[0], row->halves[1]);
 }
 
-static unsigned char *part_of(Row *row, const EdSession *session, int part)
+static unsigned char *part_of(Row *row, const EdStore *store, int part)
 {
-    return session->kv_type == ED_KV_INT8 ? (unsigned char *)row->bytes[part]
-                                          : (unsigned char *)row->halves[part];
+    return store->kv_type == ED_KV_INT8 ? (unsigned char *)row->bytes[part]
+                                        : (unsigned char *)row->halves[part];
 }
 
-/* Rows [0, count) of one layer and head from the session to the cursor, or back. */
-static void carry(const EdSession *session, int layer, int head, int count, const Cursor *at,
-                  int back)
+/* Where get and set are: every layer and head, numbers first, then scales. */
+typedef struct {
+    unsigned char *numbers;
+    float *scales;
+} Cursor;
+
+/* Rows [0, count) of one layer and head from the store to the cursor, or back. */
+static void carry(const EdStore *store, int head, int count, const Cursor *at, int back)
 {
-    const EdStore *store = &session->stores[layer];
-    const EdLayer *la = &session->model->layers[layer];
-    size_t line = (size_t)la->head_dim * at->size;
-    size_t values = (size_t)la->kv_heads * (size_t)count;
+    size_t line = (size_t)store->head_dim * number_size(store);
+    size_t values = (size_t)store->heads * (size_t)count;
     for (int i = 0; i < count; i++) {
-        size_t chunk = (size_t)head * (size_t)session->chunks + (size_t)(i / ED_CHUNK);
+        size_t chunk = (size_t)head * (size_t)store->chunks + (size_t)(i / ED_CHUNK);
         size_t place = (size_t)head * (size_t)count + (size_t)i;
         float *key_scale = &store->key_scales[chunk * ED_CHUNK + (size_t)(i % ED_CHUNK)];
         float *value_scale = &store->value_scales[chunk * ED_CHUNK + (size_t)(i % ED_CHUNK)];
         Row row;
         memset(&row, 0, sizeof row);
         if (!back)
-            get_row(session, store, chunk, i % ED_CHUNK, &row);
+            get_row(store, chunk, i % ED_CHUNK, &row);
         for (int part = 0; part < 2; part++) {
             unsigned char *outside = at->numbers + (place + (size_t)part * values) * line;
-            unsigned char *inside = part_of(&row, session, part);
+            unsigned char *inside = part_of(&row, store, part);
             memcpy(back ? inside : outside, back ? outside : inside, line);
         }
         if (back)
-            put_row(session, store, chunk, i % ED_CHUNK, &row);
-        if (session->kv_type != ED_KV_INT8)
+            put_row(store, chunk, i % ED_CHUNK, &row);
+        if (store->kv_type != ED_KV_INT8)
             continue;
         memcpy(back ? key_scale : at->scales + place, back ? at->scales + place : key_scale, 4);
         memcpy(back ? value_scale : at->scales + place + values,
@@ -214,58 +239,52 @@ static void carry(const EdSession *session, int layer, int head, int count, cons
     }
 }
 
-static void carry_all(const EdSession *session, int count, void *bytes, int back)
+static void carry_all(const EdStores *stores, int count, unsigned char *bytes, int back)
 {
-    Cursor at = cursor(session, count, bytes);
-    for (int i = 0; i < session->model->spec.layers; i++) {
-        const EdLayer *la = &session->model->layers[i];
-        size_t rows = 2 * (size_t)la->kv_heads * (size_t)count;
-        for (int head = 0; head < la->kv_heads; head++)
-            carry(session, i, head, count, &at, back);
-        at.numbers += rows * (size_t)la->head_dim * at.size;
+    size_t numbers = 0;
+    Cursor at;
+    for (int i = 0; i < stores->count; i++)
+        numbers += row_sizes(&stores->of[i]).keys;
+    at = (Cursor){bytes, (float *)(bytes + numbers * (size_t)count)};
+    for (int i = 0; i < stores->count; i++) {
+        const EdStore *store = &stores->of[i];
+        size_t rows = 2 * (size_t)store->heads * (size_t)count;
+        for (int head = 0; head < store->heads; head++)
+            carry(store, head, count, &at, back);
+        at.numbers += rows * (size_t)store->head_dim * number_size(store);
         at.scales += rows;
     }
 }
 
-void ed_session_get(const EdSession *session, int count, void *bytes)
+void ed_stores_get(const EdStores *stores, int rows, void *bytes)
 {
-    carry_all(session, count, bytes, 0);
+    carry_all(stores, rows, bytes, 0);
 }
 
-void ed_session_set(EdSession *session, int count, const int32_t *positions, const void *bytes)
+void ed_stores_set(const EdStores *stores, int rows, const void *bytes)
 {
-    carry_all(session, count, (void *)bytes, 1);
-    memcpy(session->positions, positions, (size_t)count * sizeof *positions);
+    carry_all(stores, rows, (unsigned char *)bytes, 1);
 }
 
-static void move_row(const EdSession *session, const EdStore *store, int head, int from, int to)
+static void move_row(const EdStore *store, int head, int from, int to)
 {
-    size_t first = (size_t)head * (size_t)session->chunks;
+    size_t first = (size_t)head * (size_t)store->chunks;
     size_t source = (first + (size_t)(from / ED_CHUNK)) * ED_CHUNK + (size_t)(from % ED_CHUNK);
     size_t target = (first + (size_t)(to / ED_CHUNK)) * ED_CHUNK + (size_t)(to % ED_CHUNK);
     Row row;
-    get_row(session, store, source / ED_CHUNK, from % ED_CHUNK, &row);
-    put_row(session, store, target / ED_CHUNK, to % ED_CHUNK, &row);
-    if (session->kv_type == ED_KV_INT8) {
+    get_row(store, source / ED_CHUNK, from % ED_CHUNK, &row);
+    put_row(store, target / ED_CHUNK, to % ED_CHUNK, &row);
+    if (store->kv_type == ED_KV_INT8) {
         store->key_scales[target] = store->key_scales[source];
         store->value_scales[target] = store->value_scales[source];
     }
 }
 
-int ed_session_move(EdSession *session, const int32_t *from, const int32_t *to, int count,
-                    char *error)
+/* Downward and in order, no row is overwritten before it has moved. */
+void ed_stores_move(const EdStores *stores, const int32_t *from, const int32_t *to, int count)
 {
-    for (int i = 0; i < count; i++) {
-        int rising = !i || (from[i] > from[i - 1] && to[i] > to[i - 1]);
-        if (!rising || to[i] < 0 || to[i] > from[i] || from[i] >= session->capacity)
-            return ed_fail(error, "rows move only down, in rising order");
-    }
-    /* Downward and in order, no row is overwritten before it has moved. */
-    for (int layer = 0; layer < session->model->spec.layers; layer++)
-        for (int head = 0; head < session->model->layers[layer].kv_heads; head++)
+    for (int layer = 0; layer < stores->count; layer++)
+        for (int head = 0; head < stores->of[layer].heads; head++)
             for (int i = 0; i < count; i++)
-                move_row(session, &session->stores[layer], head, from[i], to[i]);
-    for (int i = 0; i < count; i++)
-        session->positions[to[i]] = session->positions[from[i]];
-    return 0;
+                move_row(&stores->of[layer], head, from[i], to[i]);
 }

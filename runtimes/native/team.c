@@ -125,6 +125,21 @@ int ed_team_size(const EdTeam *team)
     return team->asked;
 }
 
+int ed_team_widen(EdTeam *team, int phases)
+{
+    Phase *progress = NULL;
+    pthread_mutex_lock(&team->busy);
+    if (phases > team->phases)
+        progress = aligned_alloc(64, (size_t)phases * sizeof *progress);
+    if (progress) {
+        free(team->progress);
+        team->progress = progress;
+        team->phases = team->used = phases;
+    }
+    pthread_mutex_unlock(&team->busy);
+    return team->phases < phases ? -1 : 0;
+}
+
 /* Spin for a while, then let others use the core. */
 static void pause_a_bit(int *spins)
 {

@@ -25,6 +25,8 @@ typedef void EdWork(void *work, EdWorker *me);
 EdTeam *ed_team_open(int threads, int phases);
 void ed_team_close(EdTeam *team);
 int ed_team_size(const EdTeam *team);
+/* Let runs have so many phases; -1 if there is no memory. */
+int ed_team_widen(EdTeam *team, int phases);
 
 /* Run `work` on every member and return when all is done; one run at a time. */
 void ed_team_run(EdTeam *team, EdWork *work, void *argument);

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from edgedec.accept import Rule
 from edgedec.architecture import (
     Architecture,
@@ -37,6 +39,11 @@ def architecture(
         mlp=Mlp(width=16, activation="silu", gated=True),
         norm=Norm(kind="rms", eps=1e-5),
     )
+    if encoder:
+        layer = replace(layer, cross_attention=layer.self_attention)
+    seeing = replace(
+        layer, self_attention=replace(layer.self_attention, causal=False), cross_attention=None
+    )
     return Architecture(
         family="fake",
         embed=Embedding(vocab=vocab, dim=16),
@@ -44,7 +51,7 @@ def architecture(
         head=Head(tied=True),
         tokens=Tokens(eos=(1,)),
         limits=Limits(context=context),
-        encoder=Stack(layers=(layer,)) if encoder else None,
+        encoder=Stack(layers=(seeing,)) if encoder else None,
     )
 
 

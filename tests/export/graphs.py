@@ -50,15 +50,16 @@ def attention(**changes: Any) -> Layer:
 
 
 def model(*layers: Layer, **changes: Any) -> Architecture:
-    base = Architecture(
-        family="test",
-        embed=Embedding(vocab=VOCAB, dim=DIM),
-        decoder=Stack(layers=layers or (LAYER, LAYER), final_norm=RMS),
-        head=Head(tied=True),
-        tokens=Tokens(eos=(0,)),
-        limits=Limits(context=CONTEXT),
-    )
-    return replace(base, **changes)
+    parts: dict[str, Any] = {
+        "family": "test",
+        "embed": Embedding(vocab=VOCAB, dim=DIM),
+        "decoder": Stack(layers=layers or (LAYER, LAYER), final_norm=RMS),
+        "head": Head(tied=True),
+        "tokens": Tokens(eos=(0,)),
+        "limits": Limits(context=CONTEXT),
+    }
+    # All at once: an encoder alone, or cross-attention alone, would be refused.
+    return Architecture(**parts | changes)
 
 
 BUCKETS = BiasTable(buckets=32, max_distance=128, bidirectional=False)

@@ -152,7 +152,7 @@ def test_a_bundle_that_computes_something_else_is_not_kept(
     from edgedec.export import verify
 
     forward = verify.forward
-    monkeypatch.setattr(verify, "forward", lambda *given: forward(*given) + np.float32(1) / 8)
+    monkeypatch.setattr(verify, "forward", lambda *a, **k: forward(*a, **k) + np.float32(1) / 8)
     with pytest.raises(UnsupportedError, match="off by"):
         export_model(str(checkpoint), tmp_path / "out", ExportOptions(kind="fp32"))
     assert list(tmp_path.iterdir()) == [checkpoint]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from edgedec.architecture import Architecture, Embedding, Head, Limits, Stack
+from edgedec.architecture import Architecture, Embedding, Head, Limits
 from edgedec.errors import CheckpointError, UnsupportedError, UsageError, WriteError
 from edgedec.export import quantise, reference, to_onnx
 from edgedec.export.checkpoint import Arrays
@@ -17,16 +17,11 @@ from edgedec.manifest import Format
 from edgedec.weights import shapes
 
 from .graphs import (
-    ATTENTION,
     BUCKETS,
     CROSSING,
     DIM,
-    LAYER,
     MODELS,
-    ROPE,
     SEEING,
-    SIDEWAYS,
-    SOUND,
     VOCAB,
     Steps,
     attention,
@@ -193,18 +188,7 @@ def test_what_makes_no_sense(tmp_path: Path, options: dict[str, Any], complaint:
 @pytest.mark.parametrize(
     ("part", "architecture"),
     [
-        ("front end without", model(frontend=SOUND)),
-        ("cross-attention without", model(CROSSING)),
-        ("no layer looks at", model(encoder=SEEING)),
-        ("does not see later rows", model(CROSSING, encoder=Stack(layers=(LAYER,)))),
-        (
-            "cross-attention in an encoder",
-            model(CROSSING, encoder=Stack(layers=(replace(SIDEWAYS, cross_attention=ATTENTION),))),
-        ),
-        ("positions in cross", model(replace(LAYER, cross_attention=ATTENTION), encoder=SEEING)),
         ("soft cap on biased", model(attention(bias_table=BUCKETS, softcap=3.0))),
-        ("later rows", model(attention(causal=False))),
-        ("centred", model(attention(rope=replace(ROPE, positions="centred")))),
         ("source of", model(CROSSING, encoder=SEEING, limits=Limits(context=9, source=10**9))),
         ("--context", model(limits=Limits(context=10**12))),
     ],

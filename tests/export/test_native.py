@@ -14,7 +14,13 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from edgedec.architecture import Architecture, Embedding, Head, Limits, Stack
+from edgedec.architecture import (
+    Architecture,
+    Embedding,
+    Head,
+    Limits,
+    Positions,
+)
 from edgedec.errors import CheckpointError, UnsupportedError, UsageError, WriteError
 from edgedec.export import _tiles, quantise, to_native
 from edgedec.export.checkpoint import Arrays
@@ -22,17 +28,16 @@ from edgedec.manifest import Format, NativeForm
 from edgedec.rope import inverse_frequencies
 from edgedec.weights import role, shapes
 
-from .test_graph import (
-    ATTENTION,
+from .graphs import (
     BUCKETS,
+    CROSSING,
     DIM,
     LAYER,
     LAYER_NORM,
     MLP,
     MODELS,
     ROPE,
-    SOUND,
-    WAVES,
+    SEEING,
     attention,
     model,
     random_weights,
@@ -285,18 +290,21 @@ def test_blocks_may_differ_in_bits_and_between_layers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "architecture"),
     [
-        ("encoder", model(encoder=Stack(layers=(LAYER,)))),
-        ("front end", model(frontend=SOUND)),
-        ("cross-attention", model(replace(LAYER, cross_attention=ATTENTION))),
-        ("bias table", model(attention(bias_table=BUCKETS))),
-        ("later rows", model(attention(causal=False))),
-        ("centred", model(attention(rope=replace(ROPE, positions="centred")))),
+        ("end before its buckets", model(attention(bias_table=replace(BUCKETS, max_distance=9)))),
+        ("soft cap on biased", model(attention(bias_table=BUCKETS, softcap=3.0))),
         ("a width of 40", model(embed=Embedding(vocab=9, dim=40))),
         ("heads of 1025", model(attention(head_dim=1025))),
         ("LayerNorm over heads of 8", model(attention(head_dim=8, qk_norm=LAYER_NORM))),
         ("more than a head", model(attention(rope=replace(ROPE, fraction=1.5)))),
-        ("sinusoidal", model(decoder=Stack(layers=(LAYER,), positions=WAVES))),
-        ("learned positions", replace(MODELS["gpt2"], limits=Limits(context=49))),
+        ("a shorter --context", replace(MODELS["gpt2"], limits=Limits(context=49))),
+        (
+            "a shorter --source",
+            model(
+                CROSSING,
+                encoder=replace(SEEING, positions=Positions(kind="sinusoidal", count=20)),
+                limits=Limits(context=9, source=21),
+            ),
+        ),
     ],
 )
 def test_what_the_engine_does_not_run(

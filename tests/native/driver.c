@@ -1,10 +1,11 @@
 /* Steps of a session, played from a file through the public header alone.
  *
- *   driver SPEC DATA CASE KV THREADS SESSIONS ISA [CHANGES]
+ *   driver SPEC ENCODER DATA CASE KV THREADS SESSIONS ISA [CHANGES]
  *
  * Prints the instruction set and an FNV-1a hash of all logits, or "refused" and why. SESSIONS of
  * them run side by side on one model and must agree. CHANGES names numbers of the description to
- * overwrite, one run for each. The files are written by played.py.
+ * overwrite, one run for each. ENCODER is empty where there is none. The files are written by
+ * played.py.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <pthread.h>
@@ -14,7 +15,7 @@
 
 #include "edgedec.h"
 
-enum { END, STEP, MOVE, RESTORE };
+enum { END, STEP, MOVE, RESTORE, READ };
 enum { VISIBLE = 1, VECTORS = 2 };
 enum { MOST_SESSIONS = 8 };
 
@@ -24,14 +25,15 @@ typedef struct {
     size_t size;
 } File;
 
-/* offset, bytes: a number in the description; 0 bytes: the data end after `value`. */
+/* offset, bytes: a number in the description or, behind it, the encoder's; 0 bytes: the data end
+ * after `value`. */
 typedef struct {
     uint32_t offset, bytes;
     uint64_t value;
 } Change;
 
 typedef struct {
-    EdModel *model;
+    EdModel *model, *encoder;
     const int32_t *next;
     EdSession *session;
     int kv_type, capacity, failed;
@@ -152,19 +154,64 @@ static int move(Play *play)
     return ed_session_move(play->session, from, to, count, play->error);
 }
 
-/* What a fork or a saved session does. */
+/* What a fork or a saved session does; the source goes both ways. */
 static int restore(Play *play)
 {
-    int count = *integers(play, 1);
+    int count = *integers(play, 1), heard = ed_session_source_rows(play->session), status = 0;
     const int32_t *positions = integers(play, count);
-    void *rows = reserve(ed_session_bytes(play->session, count));
-    ed_session_get(play->session, count, rows);
-    ed_session_close(play->session);
+    EdSession *old = play->session;
+    void *rows = reserve(ed_session_bytes(old, count));
+    void *source = reserve(ed_session_source_bytes(old, heard));
+    ed_session_get(old, count, rows);
+    ed_session_get_source(old, source);
     play->session = ed_session_open(play->model, play->kv_type, play->capacity, play->error);
-    if (play->session)
+    if (play->session) {
         ed_session_set(play->session, count, positions, rows);
+        status = ed_session_share_source(play->session, old, play->error);
+        if (heard && !status)
+            status = ed_session_set_source(play->session, heard, source, play->error);
+    }
+    ed_session_close(old);
     free(rows);
-    return play->session ? 0 : -1;
+    free(source);
+    return play->session ? status : -1;
+}
+
+/* The encoder runs over a source, in a session of its own. */
+static int read_source(Play *play)
+{
+    const int32_t *sizes = integers(play, 4);
+    int rows = sizes[0], dim = ed_model_dim(play->model), status;
+    int32_t *order = reserve((size_t)rows * sizeof *order);
+    float *states = reserve((size_t)rows * (size_t)dim * sizeof *states);
+    const int32_t range[2] = {0, sizes[3]};
+    EdSession *reader = NULL;
+    EdStep step = {.rows = rows,
+                   .living = rows,
+                   .handles = order,
+                   .positions = order,
+                   .ranges = range,
+                   .range_count = 1,
+                   .hidden_layers = &range[1],
+                   .hidden_count = 1,
+                   .hidden = states};
+    for (int i = 0; i < rows; i++)
+        order[i] = i;
+    if (sizes[1] & VECTORS)
+        step.vectors = take(play, (size_t)rows * (size_t)sizes[2] * sizeof(float));
+    else
+        step.tokens = integers(play, rows);
+    strcpy(play->error, "another width than the script's");
+    if (sizes[2] == dim && play->encoder && ed_model_dim(play->encoder) == dim)
+        reader = ed_session_open(play->encoder, ED_KV_FP16, rows, play->error);
+    status = reader ? ed_session_step(reader, &step, play->error) : -1;
+    if (!status)
+        status = ed_session_source(play->session, states, rows, play->error);
+    if (reader)
+        ed_session_close(reader);
+    free(order);
+    free(states);
+    return status;
 }
 
 static void *play_all(void *argument)
@@ -176,14 +223,23 @@ static void *play_all(void *argument)
     play->session = ed_session_open(play->model, play->kv_type, play->capacity, play->error);
     play->failed = !play->session;
     while (!play->failed && (kind = *integers(play, 1)) != END)
-        play->failed = kind == STEP ? run_step(play) : kind == MOVE ? move(play) : restore(play);
+        play->failed = kind == STEP   ? run_step(play)
+                       : kind == MOVE ? move(play)
+                       : kind == READ ? read_source(play)
+                                      : restore(play);
     if (play->session)
         ed_session_close(play->session);
     return NULL;
 }
 
-static void run(const File *spec, const File *data, const File *script, char **words)
+/* The files of a run, as main was given them. */
+typedef struct {
+    File spec, encoder, data, script;
+} Files;
+
+static void run(const Files *files, char **words)
 {
+    const File *spec = &files->spec, *data = &files->data;
     char error[ED_ERROR_SIZE] = "";
     int sessions = atoi(words[2]);
     const char *isa = strcmp(words[3], "best") ? words[3] : NULL;
@@ -191,13 +247,19 @@ static void run(const File *spec, const File *data, const File *script, char **w
     Play plays[MOST_SESSIONS];
     EdModel *model =
         ed_model_open(spec->bytes, spec->size, data->bytes, data->size, isa, atoi(words[1]), error);
-    if (!model) {
+    EdModel *encoder = NULL;
+    if (model && files->encoder.size)
+        encoder = ed_model_beside(model, files->encoder.bytes, files->encoder.size, error);
+    if (!model || (files->encoder.size && !encoder)) {
         printf("refused: %s\n", error);
+        ed_model_close(model);
         return;
     }
     for (int i = 0; i < sessions; i++) {
-        plays[i] = (Play){
-            .model = model, .next = (const int32_t *)script->bytes, .kv_type = atoi(words[0])};
+        plays[i] = (Play){.model = model,
+                          .encoder = encoder,
+                          .next = (const int32_t *)files->script.bytes,
+                          .kv_type = atoi(words[0])};
         if (i && pthread_create(&threads[i], NULL, play_all, &plays[i]))
             stop("no thread", "");
     }
@@ -211,48 +273,57 @@ static void run(const File *spec, const File *data, const File *script, char **w
         printf("refused: a step: %s\n", plays[0].error);
     else
         printf("%s %016llx\n", ed_model_isa(model), (unsigned long long)plays[0].hash);
+    ed_model_close(encoder);
     ed_model_close(model);
 }
 
-static void run_changed(const File *spec, const File *data, const File *script, char **words,
-                        const Change *change)
+static File copy_of(const File *file, size_t size)
 {
-    File changed = {reserve(spec->size), spec->size}, cut = *data;
-    memcpy(changed.bytes, spec->bytes, spec->size);
-    if (change->bytes) {
-        memcpy(changed.bytes + change->offset, &change->value, change->bytes);
-    } else {
-        cut.size = (size_t)change->value;
-        cut.bytes = reserve(cut.size);
-        memcpy(cut.bytes, data->bytes, cut.size);
-    }
+    File copy = {reserve(size), size};
+    memcpy(copy.bytes, file->bytes, size);
+    return copy;
+}
+
+static void run_changed(const Files *files, char **words, const Change *change)
+{
+    Files changed = *files;
+    size_t end = files->spec.size, offset = change->offset;
+    changed.spec = copy_of(&files->spec, end);
+    changed.encoder = copy_of(&files->encoder, files->encoder.size);
+    if (change->bytes)
+        memcpy(offset < end ? changed.spec.bytes + offset : changed.encoder.bytes + offset - end,
+               &change->value, change->bytes);
+    else
+        changed.data = copy_of(&files->data, (size_t)change->value);
     /* A sanitizer's report then stands below the change that brought it about. */
     printf("%u %u %llx ", change->offset, change->bytes, (unsigned long long)change->value);
     fflush(stdout);
-    run(&changed, &cut, script, words);
-    free(changed.bytes);
+    run(&changed, words);
+    free(changed.spec.bytes);
+    free(changed.encoder.bytes);
     if (!change->bytes)
-        free(cut.bytes);
+        free(changed.data.bytes);
 }
 
 int main(int count, char **words)
 {
-    File spec, data, script, changes;
-    if (count < 8 || atoi(words[6]) > MOST_SESSIONS)
-        stop("usage:", "driver SPEC DATA CASE KV THREADS SESSIONS ISA [CHANGES]");
-    spec = read_file(words[1]);
-    data = read_file(words[2]);
-    script = read_file(words[3]);
-    if (count == 8) {
-        run(&spec, &data, &script, words + 4);
+    Files files;
+    File changes;
+    if (count < 9 || atoi(words[7]) > MOST_SESSIONS)
+        stop("usage:", "driver SPEC ENCODER DATA CASE KV THREADS SESSIONS ISA [CHANGES]");
+    files =
+        (Files){read_file(words[1]), read_file(words[2]), read_file(words[3]), read_file(words[4])};
+    if (count == 9) {
+        run(&files, words + 5);
     } else {
-        changes = read_file(words[8]);
+        changes = read_file(words[9]);
         for (size_t i = 0; i < changes.size / sizeof(Change); i++)
-            run_changed(&spec, &data, &script, words + 4, (const Change *)changes.bytes + i);
+            run_changed(&files, words + 5, (const Change *)changes.bytes + i);
         free(changes.bytes);
     }
-    free(spec.bytes);
-    free(data.bytes);
-    free(script.bytes);
+    free(files.spec.bytes);
+    free(files.encoder.bytes);
+    free(files.data.bytes);
+    free(files.script.bytes);
     return 0;
 }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count as count_up
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,9 @@ from edgedec.contracts import Layers, Rows, Session, StepResult
 from edgedec.runtimes.native.engine import Native
 
 Floats = NDArray[np.float32]
+
+SOURCE = 40
+"""Rows of the source that models with an encoder read, if nothing else is said."""
 
 
 def rows(tokens: Sequence[int], parents: Sequence[int] | None = None) -> Rows:
@@ -24,6 +29,23 @@ def same(found: Floats, expected: Floats) -> None:
     """The same bits, which is more than equal numbers."""
     assert found.dtype == expected.dtype == np.float32
     np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32))
+
+
+def source(engine: Native, count: int = SOURCE, seed: int = 0) -> Any:
+    """Ids or features from which the engine's encoder makes `count` rows, or nearly as many."""
+    spec, draw = engine.architecture, np.random.default_rng(seed)
+    if spec.frontend is None:
+        return draw.integers(0, (spec.source_embed or spec.embed).vocab, count).astype(np.int32)
+    frames = spec.frontend.length or next(n for n in count_up(1) if spec.frontend.rows(n) == count)
+    return draw.standard_normal((frames, spec.frontend.features)).astype(np.float32)
+
+
+def fresh(engine: Native) -> Session:
+    """A session that has read the same source as all others, if the model reads any."""
+    session = engine.session()
+    if engine.capabilities.encoder:
+        session.encode(source(engine))
+    return session
 
 
 def prefill(session: Session, path: Sequence[int], parts: Sequence[int] = ()) -> StepResult:
@@ -53,7 +75,7 @@ class Plain:
 
     def _walk(self, path: tuple[int, ...]) -> None:
         if self.session is None:
-            self.session = self.engine.session()
+            self.session = fresh(self.engine)
         here = self.session.tokens
         common = 0
         while common < min(len(here), len(path) - 1) and here[common] == path[common]:

@@ -10,16 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgedec.contracts import Rows, Want
+from edgedec.runtimes import _source, _state
 from edgedec.runtimes.native import _engine
+from edgedec.runtimes.native.encoder import Encoder
 from edgedec.runtimes.native.engine import Native
 from edgedec.runtimes.native.session import NativeSession
 
-from .variants import counted
+from .counted import Floats, counted
 
-STEP, MOVE, RESTORE = 1, 2, 3
+Ints = NDArray[np.int32]
+
+STEP, MOVE, RESTORE, READ = 1, 2, 3, 4
 VISIBLE, VECTORS = 1, 2
 
 PREFILL, SINGLE = 70, 10
+SOURCE, LONG_SOURCE = 70, 330
+"""Rows of a source; the long one is more than is read at once."""
 TREE, KEPT = (-1, 0, 0, 1, 2, -1, 5), 4
 
 
@@ -27,17 +33,17 @@ class Recorder:
     """Stands between a session and the engine: hashes logits and writes down what was asked."""
 
     def __init__(self, engine: _engine.Session, vocab: int, capacity: int) -> None:
-        self._engine, self._vocab = engine, vocab
+        self.engine, self._vocab = engine, vocab
         self.script = struct.pack("<i", capacity)
         self.hash = 0xCBF29CE484222325
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
+        return getattr(self.engine, name)
 
     def step(self, *arguments: Any) -> None:
         trunk, living, dim, handles, positions, visible, tokens, vectors = arguments[:8]
         ranges, heads, layers = arguments[9:12]
-        self._engine.step(*arguments)
+        self.engine.step(*arguments)
         flags = VISIBLE * (visible is not None) + VECTORS * (vectors is not None)
         sizes = len(ranges), len(heads), len(layers), dim
         self._note(STEP, len(handles), trunk, living, flags, *sizes)
@@ -48,17 +54,27 @@ class Recorder:
                 self.script += raw + bytes(-len(raw) % 4)
         line = np.empty(self._vocab, np.float32)
         for number in range(len(heads)):
-            self._engine.logits(number, line)
+            self.engine.logits(number, line)
             self.hash = fnv(line.astype("<f4").tobytes(), self.hash)
 
     def move(self, source: NDArray[np.int32], target: NDArray[np.int32]) -> None:
-        self._engine.move(source, target)
+        self.engine.move(source, target)
         self._note(MOVE, len(source), *source.tolist(), *target.tolist())
 
     def restored(self, engine: _engine.Session, positions: Sequence[int]) -> None:
         """From now on another session, which took over the trunk."""
-        self._engine = engine
+        self.engine = engine
         self._note(RESTORE, len(positions), *positions)
+
+    def read(self, encoder: Encoder, tokens: Ints | None, vectors: Floats | None) -> None:
+        """A source, as it enters the encoder."""
+        states, layers = encoder.states(tokens, vectors), encoder._layers
+        self.engine.source(states)
+        entering = tokens if vectors is None else vectors
+        assert entering is not None
+        flags = VECTORS * (vectors is not None)
+        self._note(READ, len(states), flags, states.shape[1], layers)
+        self.script += np.ascontiguousarray(entering).tobytes()
 
     def _note(self, *numbers: int) -> None:
         self.script += struct.pack(f"<{len(numbers)}i", *numbers)
@@ -79,9 +95,31 @@ def recorded(engine: Native) -> tuple[NativeSession, Recorder]:
     return session, recorder
 
 
+def read(session: NativeSession, recorder: Recorder, count: int) -> None:
+    """Give a session a source of so many rows, if its model reads any.
+
+    Sound enters behind the convolutions, which numpy computes and no two machines alike.
+    """
+    engine, spec = session._engine, session._engine.architecture
+    if spec.encoder is None:
+        return
+    count = min(count, _source.most_rows(spec))
+    tokens, vectors = None, None
+    if spec.frontend is None:
+        vocab = (spec.source_embed or spec.embed).vocab
+        tokens = (counted(f"source {count}", count) % vocab).astype(np.int32)
+    else:
+        numbers = counted(f"sound {count}", count * spec.embed.dim) % 257 - 128
+        vectors = (numbers / 64).astype(np.float32).reshape(count, -1)
+    recorder.read(engine.encoder, tokens, vectors)
+    session._heard = _state.Heard(count, "0" * 32)
+    session.truncate(0)
+
+
 def play_briefly(engine: Native) -> bytes:
     """A prefill and a tree, as a script."""
     session, recorder = recorded(engine)
+    read(session, recorder, 5)
     _step(session, range(9), range(-1, 8), (8,))
     session.keep([8])
     _step(session, range(7), TREE)
@@ -89,9 +127,10 @@ def play_briefly(engine: Native) -> bytes:
 
 
 def play(engine: Native) -> Recorder:
-    """Prefill, a tree, a branch kept, a fork, layers in two parts, single steps."""
+    """Prefill, a tree, a branch kept, a fork, layers in two parts, single steps, other sources."""
     spec = engine.architecture
     session, recorder = recorded(engine)
+    read(session, recorder, SOURCE)
     text = (counted("text", PREFILL + 16 + SINGLE) % spec.vocab).tolist()
 
     _step(session, text[:PREFILL], range(-1, PREFILL - 1), (0, 1, 30, 62, 63, 64, PREFILL - 1))
@@ -100,6 +139,7 @@ def play(engine: Native) -> Recorder:
     session.keep([KEPT, 6])
     session.keep([0])
 
+    session._session = recorder.engine
     session = session.fork()
     recorder.restored(session._session, session._tree.trunk_positions.tolist())
     session._session = recorder  # type: ignore[assignment]
@@ -112,6 +152,10 @@ def play(engine: Native) -> Recorder:
     for token in text[PREFILL + 16 :]:
         _step(session, [token], [-1])
         session.keep([0])
+    if spec.encoder is not None:
+        for count in (LONG_SOURCE, 1):
+            read(session, recorder, count)
+            _step(session, text[:9], range(-1, 8))
     recorder.script += struct.pack("<i", 0)
     return recorder
 

@@ -47,12 +47,13 @@ class Files:
     """A model and a script, as the driver reads them."""
 
     description: Path
+    encoder: Path
     data: Path
     script: Path
     kv_type: str
 
     def words(self, threads: int, sessions: int = 1, isa: str = "best") -> list[str]:
-        paths = (self.description, self.data, self.script)
+        paths = (self.description, self.encoder, self.data, self.script)
         kv_type = KV_TYPES.index(self.kv_type)
         return [*map(str, paths), str(kv_type), str(threads), str(sessions), isa]
 
@@ -62,8 +63,10 @@ def files(make: Maker, folder: Path, name: str, kv_type: str, *, brief: bool = F
     tensors = open_packed(opened).tensors
     description, script = folder / f"{name}.spec", folder / f"{name}.{kv_type}.script"
     description.write_bytes(spec.encode(opened.manifest, tensors))
+    stack, encoder = opened.manifest.architecture.encoder, folder / f"{name}.encoder"
+    encoder.write_bytes(spec.encode_encoder(opened.manifest, stack, tensors) if stack else b"")
     script.write_bytes(play_briefly(engine) if brief else play(engine).script)
-    return Files(description, opened.file("native.safetensors"), script, kv_type)
+    return Files(description, encoder, opened.file("native.safetensors"), script, kv_type)
 
 
 # --- building ----------------------------------------------------------------------------------
@@ -83,7 +86,7 @@ def run(*command: str | Path) -> str:
 
 def build(compiler: str, flags: Sequence[str], folder: Path) -> Path:
     """The engine and the driver; plain loops over lanes take long to optimise under sanitizers."""
-    sources = [path for path in NATIVE.glob("*.c") if path.stem != "binding"]
+    sources = [path for path in NATIVE.glob("*.c") if not path.stem.startswith("binding")]
 
     def compiled(source: Path) -> Path:
         target = folder / f"{source.stem}.o"
@@ -140,7 +143,8 @@ def arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("kv_type", KV_TYPES)
 @pytest.mark.parametrize("name", ["plain4", "windows", "gemma", "neox-like", "post", "groups",
-                                  "gpt2", "phi3"])  # fmt: skip
+                                  "gpt2", "phi3", "t5-like", "whisper-like",
+                                  "t5gemma-like"])  # fmt: skip
 def test_no_address_is_wrong(
     make: Maker, addresses: Path, tmp_path: Path, name: str, kv_type: str
 ) -> None:
@@ -154,7 +158,8 @@ def test_no_address_is_wrong(
 def test_no_address_is_wrong_on_any_instruction_set(
     make: Maker, addresses: Path, tmp_path: Path, isa: str
 ) -> None:
-    for name, kv_type in (("interleaved", "int8"), ("groups", "fp16")):
+    for name, kv_type in (("interleaved", "int8"), ("groups", "fp16"), ("mu-like", "int8"),
+                          ("beside-like", "fp16")):  # fmt: skip
         played = files(make, tmp_path, name, kv_type)
         expected = HASHES[name][kv_type]
         assert run(addresses, *played.words(2, isa=isa)).split() == [isa, expected]
@@ -165,7 +170,7 @@ def test_no_address_is_wrong_on_any_instruction_set(
 def test_threads_do_not_race(
     make: Maker, threads: Path, tmp_path: Path, kv_type: str, sessions: int
 ) -> None:
-    for name in ("plain4", "gemma"):
+    for name in ("plain4", "gemma", "bart-like"):
         played = files(make, tmp_path, name, kv_type)
         printed = run(threads, *played.words(4, sessions))
         assert printed.split()[1] == HASHES[name][kv_type]
@@ -175,7 +180,9 @@ def test_threads_do_not_race(
 def test_arm_computes_the_same_bits(make: Maker, arm: Path, tmp_path: Path, isa: str) -> None:
     kinds = {"plain": "int8", "plain4": "fp16", "windows": "fp16", "gemma": "int8",
              "gpt2-like": "fp16", "neox-like": "int8", "interleaved": "fp16", "groups": "int8",
-             "post": "fp16", "phi3": "fp16", "llama": "int8"}  # fmt: skip
+             "post": "fp16", "phi3": "fp16", "llama": "int8", "t5-like": "fp16",
+             "mu-like": "int8", "whisper-like": "fp16", "bart-like": "int8", "t5gemma-like": "fp16",
+             "beside-like": "int8"}  # fmt: skip
     found: dict[str, str] = {}
     for name, kv_type in kinds.items():
         played = files(make, tmp_path, name, kv_type)
@@ -217,17 +224,20 @@ def spoilt(kind: np.dtype[Any], old: bytes, size: int) -> set[int]:
     return {value % (1 << bits) for value in small | near | ends} - {was}
 
 
-def changes(description: bytes, size: int) -> list[tuple[int, int, int]]:
-    """Every number of the model, its first rope and its first and last layer, spoilt."""
+def changes(description: bytes, size: int, start: int = 0) -> list[tuple[int, int, int]]:
+    """Every number of the model, its first rope and its first and last layer, spoilt.
+
+    `start` is where the description stands behind another one.
+    """
     layers = int(np.frombuffer(description, spec.MODEL, 1)["layers"][0])
     ropes = int(np.frombuffer(description, spec.MODEL, 1)["ropes"][0])
     starts = [(spec.MODEL, 0), *[(spec.ROPE, spec.MODEL.itemsize)] * min(ropes, 1)]
     first = spec.MODEL.itemsize + ropes * spec.ROPE.itemsize
     starts += [(spec.LAYER, first + index * spec.LAYER.itemsize) for index in {0, layers - 1}]
     return [
-        (offset, kind.itemsize, value)
-        for struct_kind, start in starts
-        for offset, kind in numbers(struct_kind, start)
+        (start + offset, kind.itemsize, value)
+        for struct_kind, place in starts
+        for offset, kind in numbers(struct_kind, place)
         for value in sorted(spoilt(kind, description[offset : offset + kind.itemsize], size))
     ]
 
@@ -241,13 +251,17 @@ def outcomes(program: Path, played: Files, wrong: Sequence[tuple[int, int, int]]
 
 
 @pytest.mark.parametrize(
-    ("name", "kv_type"), [("windows", "fp16"), ("gemma", "int8"), ("gpt2-like", "fp16")]
+    ("name", "kv_type"),
+    [("windows", "fp16"), ("gemma", "int8"), ("gpt2-like", "fp16"), ("t5-like", "int8")],
 )
 def test_wrong_descriptions_are_refused_or_harmless(
     make: Maker, addresses: Path, tmp_path: Path, name: str, kv_type: str
 ) -> None:
     played = files(make, tmp_path, name, kv_type, brief=True)
-    wrong = changes(played.description.read_bytes(), played.data.stat().st_size)
+    description, encoder = played.description.read_bytes(), played.encoder.read_bytes()
+    wrong = changes(description, played.data.stat().st_size)
+    if encoder:
+        wrong += changes(encoder, played.data.stat().st_size, len(description))
     lines = outcomes(addresses, played, wrong)
     refused = [line for line in lines if "refused: " in line]
     assert len(refused) > len(lines) / 2
@@ -267,5 +281,5 @@ def test_data_that_are_cut_off_are_refused(
         raw = played.description.read_bytes()
         other = tmp_path / "cut"
         other.write_bytes((raw + b"\0")[:cut])
-        again = Files(other, played.data, played.script, "fp16")
+        again = Files(other, played.encoder, played.data, played.script, "fp16")
         assert run(addresses, *again.words(1)).startswith("refused: the description")

@@ -15,7 +15,7 @@ from edgedec.contracts import TRUNK, Rows, Session
 from edgedec.runtimes.native.engine import KV_TYPES, Native
 
 from . import variants
-from .plain import Plain, prefill, rows, same
+from .plain import Plain, fresh, prefill, rows, same
 
 if TYPE_CHECKING:
     from .conftest import Maker
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LONG = 450
 """Tokens of past, so that attention has more chunks than it gives to one thread."""
 
-FEW = ["plain4", "windows", "gemma", "interleaved", "post"]
+FEW = ["plain4", "windows", "gemma", "interleaved", "post", "t5-like", "mu-like"]
 
 Engines = Callable[[str, str, int], Native]
 Plains = Callable[[str, str], Plain]
@@ -69,7 +69,7 @@ class Walk:
     def __init__(self, data: st.DataObject, engine: Native, plain: Plain, folder: Path) -> None:
         self.draw, self.engine, self.plain = data.draw, engine, plain
         self.state = folder / "state"
-        self.session: Session = engine.session()
+        self.session: Session = fresh(engine)
         self.trunk: list[int] = []
         self.parents: list[int] = []
         self.living: list[list[int]] = []
@@ -213,10 +213,10 @@ def test_prefill_whole_or_in_chunks(
     for threads in (1, 2, 4):
         engine, plain = engines(name, kv_type, threads), plains(name, kv_type)
         path = text(min(LONG, engine.architecture.limits.context))
-        whole = engine.session().step(rows(path))
+        whole = fresh(engine).step(rows(path))
         for row in (0, 62, 63, 64, 100, len(path) - 1):
             same(whole.logits(row), plain.logits(path[: row + 1]))
-        chunked = prefill(engine.session(), path, [1, 3, 65, 97])
+        chunked = prefill(fresh(engine), path, [1, 3, 65, 97])
         same(chunked.logits(len(path) - 98), plain.logits(path))
 
 

@@ -1,6 +1,6 @@
 """Every machine and every instruction set computes the bits that stand in `golden.json`.
 
-The weights come from a counter (`variants.py`), so nothing but the engine has a part in the hashes.
+The weights come from a counter (`counted.py`), so nothing but the engine has a part in the hashes.
 Arm is asked in test_driver.py.
 """
 

@@ -1,21 +1,16 @@
-"""Small models in native form whose every bit is the same on every machine.
+"""Small models in native form whose every bit is the same on every machine (`counted.py`).
 
-Their weights are integers and dyadic fractions from a counter, written straight into the packed
-file: no quantisation and no floating-point library has a part in them. One model for each thing
-that the engine can do, and one for each family.
+One model for each thing that the engine can do, and one for each family.
 """
 
 from __future__ import annotations
 
-import math
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
@@ -24,7 +19,10 @@ from edgedec import rooms
 from edgedec.architecture import (
     Architecture,
     Attention,
+    BiasTable,
+    Conv,
     Embedding,
+    Frontend,
     Head,
     Layer,
     Limits,
@@ -38,15 +36,16 @@ from edgedec.architecture import (
 )
 from edgedec.bundle import Bundle, open_bundle, write_bundle
 from edgedec.devices import EngineOptions
-from edgedec.export import _tiles, quantise
+from edgedec.export import quantise
 from edgedec.export.checkpoint import Arrays
 from edgedec.manifest import Format, Forms, Manifest, NativeForm, Provenance, format_of
 from edgedec.models import describe, families
-from edgedec.rope import inverse_frequencies
 from edgedec.runtimes import native
 from edgedec.runtimes.native import packed
 from edgedec.runtimes.native.engine import Native
-from edgedec.weights import ROLES, role, shapes
+from edgedec.weights import ROLES
+
+from .counted import numbers, put, without_offsets
 
 Floats = NDArray[np.float32]
 Formats = Mapping[str, Format]
@@ -175,6 +174,95 @@ def _groups() -> Architecture:
     return architecture(48, stack(layer, layer), vocab=1040)
 
 
+# --- models that read a source -------------------------------------------------------------------
+
+
+def reading(
+    dim: int, encoder: Layer, decoder: Layer, sides: tuple[Any, Any] = ({}, {}), **more: Any
+) -> Architecture:
+    """Three encoder layers, two decoder layers with cross-attention; `sides` are their `stack`s."""
+    limits = Limits(context=CONTEXT, source=CONTEXT)
+    encoders = stack(encoder, encoder, encoder, **sides[0])
+    decoders = stack(decoder, decoder, **sides[1])
+    return architecture(dim, decoders, encoder=encoders, **{"limits": limits, **more})
+
+
+def read_by(layer: Layer, **cross: Any) -> Layer:
+    """The layer with cross-attention like its own attention, but for `cross`."""
+    own = {"rope": None, "bias_table": None, "window": None, "causal": False}
+    return replace(layer, cross_attention=replace(layer.self_attention, **own, **cross))
+
+
+def _mu() -> Architecture:
+    centred = replace(ROPE, positions="centred")
+    own = attention(4, 2, 64, rope=centred, biases=ALL_BIASES, causal=False)
+    mlp = Mlp(width=160, activation="silu", gated=True)
+    encoder = Layer(self_attention=own, mlp=mlp, norm=RMS)
+    decoder = replace(encoder, self_attention=replace(own, rope=ROPE, causal=True))
+    return reading(64, encoder, read_by(decoder))
+
+
+def _t5() -> Architecture:
+    near = BiasTable(buckets=12, max_distance=37, bidirectional=True)
+    own = attention(5, 5, 24, rope=None, scale=1.0, bias_table=near, causal=False)
+    encoder = Layer(self_attention=own, mlp=Mlp(width=64, activation="relu", gated=False), norm=RMS)
+    table = BiasTable(buckets=10, max_distance=150, bidirectional=False)
+    causal = replace(own, bias_table=table, causal=True)
+    decoder = replace(encoder, self_attention=causal)
+    head, embed = Head(tied=True, scale=0.25), Embedding(vocab=77, dim=48)
+    return reading(48, encoder, read_by(decoder), head=head, source_embed=embed)
+
+
+def _whisper() -> Architecture:
+    own = attention(2, 2, 32, rope=None, biases=("q", "v", "o"), causal=False)
+    mlp = Mlp(width=128, activation="gelu", gated=False, bias=True)
+    encoder = Layer(self_attention=own, mlp=mlp, norm=LAYER_NORM)
+    decoder = replace(encoder, self_attention=replace(own, causal=True))
+    convs = (
+        Conv(channels=48, kernel=3, padding=1),
+        Conv(channels=48, kernel=3, stride=2, padding=1),
+    )
+    waves = Positions(kind="sinusoidal", count=CONTEXT // 2)
+    places = Positions(kind="learned", count=CONTEXT)
+    ends = [{"positions": table, "final_norm": LAYER_NORM} for table in (waves, places)]
+    frontend = Frontend(kind="mel", features=5, convs=convs)
+    return reading(48, encoder, read_by(decoder), (ends[0], ends[1]), frontend=frontend)
+
+
+def _bart() -> Architecture:
+    own = attention(3, 3, 16, rope=None, biases=ALL_BIASES, causal=False)
+    mlp = Mlp(width=72, activation="gelu", gated=False, bias=True)
+    encoder = Layer(self_attention=own, mlp=mlp, norm=LAYER_NORM, norm_order="post")
+    decoder = replace(encoder, self_attention=replace(own, causal=True))
+    side = {
+        "positions": Positions(kind="learned", count=CONTEXT, offset=2),
+        "embed_norm": LAYER_NORM,
+        "final_norm": None,
+    }
+    embed = Embedding(vocab=99, dim=48, scale=7.0)
+    return reading(
+        48, encoder, read_by(decoder), (side, side), head=Head(tied=True, bias=True), embed=embed
+    )
+
+
+def _t5gemma() -> Architecture:
+    norm = Norm(kind="rms", eps=1e-6, offset=1.0)
+    mlp = Mlp(width=80, activation="gelu_tanh", gated=True)
+    own = attention(4, 2, 80, softcap=20.0, window=9, causal=False)
+    encoder = Layer(self_attention=own, mlp=mlp, norm=norm, norm_order="sandwich")
+    decoder = replace(encoder, self_attention=replace(own, window=20, causal=True))
+    across = read_by(decoder, heads=6, kv_heads=3, head_dim=16, qk_norm=norm)
+    return reading(64, encoder, across, ({"final_norm": norm}, {"final_norm": norm}))
+
+
+def _beside() -> Architecture:
+    own = attention(2, 1, 96, rope=replace(ROPE, fraction=0.25), causal=False)
+    mlp = Mlp(width=64, activation="gelu", gated=False)
+    encoder = Layer(self_attention=own, mlp=mlp, norm=RMS, norm_order="parallel")
+    decoder = replace(encoder, self_attention=replace(own, causal=True))
+    return reading(48, encoder, read_by(decoder, kv_heads=2, biases=("k", "v")))
+
+
 def _all(kind: Any, block: int) -> dict[str, Format]:
     return {str(name): Format(kind=kind, block=block) for name in ROLES}
 
@@ -198,6 +286,25 @@ VARIANTS = {
     "interleaved": (_interleaved, MIXED),
     "groups": (_groups, _all("int4", 128)),
 }
+
+ACROSS = {
+    f"decoder.layers.{layer}.cross_attention.{part}.weight": Format(kind="int8", block=block)
+    for layer in (0, 1)
+    for part, block in (("q", 64), ("k", 32 << layer), ("v", 32 << layer))
+}
+"""Cross-attention in blocks of its own, which differ between layers."""
+
+READERS = {
+    "mu-like": (_mu, _all("int8", 64)),
+    "t5-like": (_t5, _all("int4", 32)),
+    "whisper-like": (_whisper, _all("int8", 32)),
+    "bart-like": (_bart, _all("int4", 128)),
+    "t5gemma-like": (_t5gemma, {**MIXED, **ACROSS}),
+    "beside-like": (_beside, MIXED),
+}
+"""Models with an encoder."""
+
+VARIANTS |= READERS
 
 
 TIES = "ties"
@@ -234,75 +341,7 @@ def without_last_bits(spec: Architecture) -> Architecture:
     return replace(spec, decoder=replace(spec.decoder, layers=layers))
 
 
-# --- their numbers -----------------------------------------------------------------------------
-
-
-def counted(name: str, count: int) -> NDArray[np.int64]:
-    """`count` numbers of 0..65535 that depend on the name only (splitmix64 of a counter)."""
-    start = np.uint64(zlib.crc32(name.encode()) << 32)
-    x = np.arange(count, dtype=np.uint64) + start
-    with np.errstate(over="ignore"):
-        x *= np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((x ^ (x >> np.uint64(31))) >> np.uint64(48)).astype(np.int64)
-
-
-def _integers(name: str, shape: tuple[int, ...], form: Format) -> NDArray[np.int8]:
-    low, high = quantise.RANGES[form.kind]
-    numbers = counted(name, math.prod(shape)) % (high - low + 1) + low
-    return numbers.astype(np.int8).reshape(shape)
-
-
-def _scales(name: str, shape: tuple[int, ...], form: Format) -> NDArray[np.float16]:
-    """Products of about unit size, of tables larger ones, whose logits then spread."""
-    high, table = quantise.RANGES[form.kind][1], role(name) in ("embed", "head")
-    exponent = math.floor(math.log2(high * math.sqrt(shape[1]))) - (2 if table else 0)
-    sixteenths = counted(f"{name} scales", shape[0] * -(-shape[1] // (form.block or 1))) % 16 + 16
-    return (sixteenths / 16 * 2.0**-exponent).astype(np.float16).reshape(shape[0], -1)
-
-
-def _vector(name: str, shape: tuple[int, ...]) -> Floats:
-    centre = 1.0 if "norm" in name and name.endswith("weight") else 0.0
-    noise = (counted(name, math.prod(shape)) % 65 - 32) / 128
-    return (centre + noise).astype(np.float32).reshape(shape)
-
-
-def _numbers(
-    spec: Architecture, formats: Formats
-) -> tuple[dict[str, NDArray[Any]], dict[str, Floats]]:
-    """The tensors of the file, not yet filled up, and the matrices and vectors they stand for."""
-    stored: dict[str, NDArray[Any]] = {}
-    meant: dict[str, Floats] = {}
-    for name, shape in shapes(spec).items():
-        if not role(name):
-            stored[name] = meant[name] = _vector(name, shape)
-            continue
-        form = format_of(formats, name)
-        integers = _tiles.filled(_integers(name, shape, form), form)
-        scales = np.pad(_scales(name, shape, form), ((0, -shape[0] % _tiles.TILE), (0, 0)))
-        stored[name] = _tiles.pack(integers, form)
-        stored[packed.scales_of(name)] = _tiles.pack_scales(scales)
-        meant[name] = quantise.dequantise(integers, scales)[: shape[0], : shape[1]]
-    for (rope, width), index in packed.ropes(spec).items():
-        frequencies, _ = inverse_frequencies(rope, width)
-        stored[f"rope.{index}"] = np.rint(frequencies * 2.0**36) / 2.0**36
-    return stored, meant
-
-
-def _put(path: Path, tensors: Mapping[str, packed.Tensor], stored: Mapping[str, Any]) -> None:
-    header: dict[str, Any] = {"__metadata__": {"layout": "1"}}
-    data = b""
-    for name, tensor in tensors.items():
-        values = stored[name]
-        more = [(0, wanted - have) for wanted, have in zip(tensor.shape, values.shape, strict=True)]
-        raw = np.pad(values, more).astype(values.dtype.newbyteorder("<")).tobytes()
-        offsets = [len(data), len(data) + len(raw)]
-        header[name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": offsets}
-        data += raw
-    text = msgspec.json.encode(header)
-    text += b" " * (-(8 + len(text)) % packed.LINE)
-    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+# --- as bundles --------------------------------------------------------------------------------
 
 
 def finish(writer: Any, name: str, spec: Architecture, formats: Formats) -> None:
@@ -321,26 +360,10 @@ def finish(writer: Any, name: str, spec: Architecture, formats: Formats) -> None
 def write(folder: Path, name: str) -> Model:
     """One of the models, as a bundle of its own."""
     spec, formats = described(name)
-    stored, meant = _numbers(spec, formats)
+    stored, meant = numbers(spec, formats)
     target = folder / name
     with write_bundle(target) as writer:
         tensors = packed.tensors(spec, partial(format_of, formats))
-        _put(writer.path / "native.safetensors", tensors, stored)
+        put(writer.path / "native.safetensors", tensors, stored)
         finish(writer, name, spec, formats)
     return Model(open_bundle(target), Arrays(spec, without_offsets(spec, meant)))
-
-
-def without_offsets(spec: Architecture, meant: dict[str, Floats]) -> dict[str, Floats]:
-    """The file has what the architecture adds to norms; a checkpoint has not."""
-    norms: dict[str, Norm | None] = {
-        "decoder.embed_norm": spec.decoder.embed_norm,
-        "decoder.final_norm": spec.decoder.final_norm,
-    }
-    for index, layer in enumerate(spec.decoder.layers):
-        for part in ("self_attention_norm", "mlp_norm"):
-            norms[f"decoder.layers.{index}.{part}"] = layer.norm
-            norms[f"decoder.layers.{index}.{part.replace('norm', 'post_norm')}"] = layer.norm
-        for part in ("q_norm", "k_norm"):
-            norms[f"decoder.layers.{index}.self_attention.{part}"] = layer.self_attention.qk_norm
-    offsets = {f"{n}.weight": np.float32(norm.offset) for n, norm in norms.items() if norm}
-    return {name: values - offsets.get(name, np.float32(0)) for name, values in meant.items()}

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from edgedec.architecture import (
     Architecture,
@@ -124,6 +125,11 @@ def architecture(context: int, *, encoder: bool = False) -> Architecture:
         mlp=Mlp(width=16, activation="silu", gated=True),
         norm=Norm(kind="rms", eps=1e-5),
     )
+    if encoder:
+        layer = replace(layer, cross_attention=layer.self_attention)
+    seeing = replace(
+        layer, self_attention=replace(layer.self_attention, causal=False), cross_attention=None
+    )
     return Architecture(
         family="llama",
         embed=Embedding(vocab=VOCAB, dim=8),
@@ -131,7 +137,7 @@ def architecture(context: int, *, encoder: bool = False) -> Architecture:
         head=Head(tied=True),
         tokens=Tokens(eos=()),
         limits=Limits(context=context, source=64 if encoder else None),
-        encoder=Stack(layers=(layer,)) if encoder else None,
+        encoder=Stack(layers=(seeing,)) if encoder else None,
     )
 
 

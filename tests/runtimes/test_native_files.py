@@ -310,8 +310,8 @@ def test_more_than_the_engine_counts(whole: Bundle, tmp_path: Path) -> None:
 
 
 def test_what_the_engine_does_not_run(whole: Bundle) -> None:
-    model = replace(MODEL, encoder=MODEL.decoder)
-    with pytest.raises(UnsupportedError, match="an encoder"):
+    model = replace(MODEL, embed=replace(MODEL.embed, dim=40))
+    with pytest.raises(UnsupportedError, match="a width of 40"):
         open_packed(Bundle(whole.path, replace(whole.manifest, architecture=model), ""))
 
 

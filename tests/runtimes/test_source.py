@@ -33,8 +33,10 @@ LAYER = Layer(
 TEXT = Architecture(
     family="test",
     embed=Embedding(vocab=50, dim=8),
-    decoder=Stack(layers=(LAYER,)),
-    encoder=Stack(layers=(LAYER,)),
+    decoder=Stack(layers=(replace(LAYER, cross_attention=LAYER.self_attention),)),
+    encoder=Stack(
+        layers=(replace(LAYER, self_attention=replace(LAYER.self_attention, causal=False)),)
+    ),
     head=Head(tied=True),
     tokens=Tokens(eos=(0,)),
     limits=Limits(context=20, source=10),
@@ -75,7 +77,12 @@ def test_ids_and_features_come_as_the_encoder_reads_them() -> None:
         (np.zeros((4, 2), np.float32), SOUND, UsageError, r"features \[n, 3\]"),
         (np.zeros((4, 3), np.int32), SOUND, UsageError, "int32"),
         (np.zeros((5, 3), np.float32), WHOLE, UsageError, "5 frames, this model reads 6"),
-        (np.zeros(3, np.int32), replace(TEXT, encoder=None), UsageError, "no encoder"),
+        (
+            np.zeros(3, np.int32),
+            replace(TEXT, encoder=None, decoder=Stack(layers=(LAYER,))),
+            UsageError,
+            "no encoder",
+        ),
     ],
 )
 def test_sources_that_cannot_be_read(
@@ -106,4 +113,4 @@ def test_a_key_tells_sources_apart() -> None:
 def test_limits() -> None:
     assert longest(TEXT) == 10 and longest(replace(TEXT, limits=Limits(context=20))) == 20
     assert [most_rows(a) for a in (TEXT, SOUND, WAVE)] == [10, 5, 6]
-    assert most_rows(replace(TEXT, encoder=None)) == 0
+    assert most_rows(replace(TEXT, encoder=None, decoder=Stack(layers=(LAYER,)))) == 0
