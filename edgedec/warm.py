@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from edgedec import draft, drafting
-from edgedec.contracts import Context, Drafter, Outcome
-from edgedec.errors import InputError, UsageError
+from edgedec.contracts import Context, Drafter, Outcome, Source
+from edgedec.errors import InputError, UnsupportedError, UsageError
 from edgedec.follower import Follower
 from edgedec.host import Scratch
 from edgedec.model import Setup
@@ -70,18 +70,19 @@ def learn(
 ) -> dict[str, Path]:
     """Let a model continue texts (ids; none: from nothing) and write a hot start per strategy.
 
-    Returns the files by strategy. `most` says how many contexts to keep of a strategy (default:
-    all), `progress` is told the share that is done.
+    A model with an encoder reads them, and writes what it makes of them. Returns the files by
+    strategy. `most` says how many contexts to keep of a strategy (default: all), `progress` is told
+    the share that is done.
 
     Raises:
-        InputError: a text is empty or does not fit into the context.
+        InputError: a text is empty or too long, or there is none for an encoder to read.
+        UnsupportedError: the model hears.
         WriteError: a file cannot be written.
     """
     writing = writing or Writing()
     architecture = setup.bundle.manifest.architecture
+    _check(architecture, texts)
     session, shape = setup.engine.session(), (architecture, setup.engine.capabilities)
-    if not all(0 < len(text) < architecture.limits.context for text in texts):
-        raise InputError("a prompt is empty or longer than the context: leave it out")
     names = strategies()
     # Larger tables than in use: what is seldom must not push out what is frequent.
     chosen = drafting.choose("+".join(names), {f"{name}.sets": _SETS for name in names})
@@ -92,7 +93,11 @@ def learn(
     for text, sampling in _plan(architecture, texts, writing):
         stop = frozenset(architecture.tokens.eos)
         how = sampling, stop, topk, min(left, writing.length)
-        for _ in _write(follower, drafters, text, how):
+        begin = text
+        if architecture.encoder is not None:
+            follower.hear(Source(tuple(text)))
+            begin = [architecture.tokens.decoder_start or 0]
+        for _ in _write(follower, drafters, begin, how):
             left -= 1
             progress(1 - left / writing.tokens)
         if left <= 0:
@@ -104,6 +109,19 @@ def learn(
         assert isinstance(drafter, Learner)
         drafter.save(path, (most or {}).get(name))
     return files
+
+
+def _check(architecture: Architecture, texts: Sequence[Sequence[int]]) -> None:
+    """Refuse what cannot be continued or read."""
+    if architecture.frontend is not None:
+        raise UnsupportedError("this model hears: only models of texts can be warmed up")
+    if architecture.encoder is not None and not texts:
+        raise InputError("this model reads a source: give a file of texts for it to read")
+    room = architecture.limits.context - 1
+    if architecture.encoder is not None:
+        room = architecture.limits.source or room
+    if not all(0 < len(text) <= room for text in texts):
+        raise InputError("a prompt is empty or longer than the context: leave it out")
 
 
 def _plan(

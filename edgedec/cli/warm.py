@@ -81,7 +81,11 @@ def command(
     )
     setup = api.assemble(model, wanted, options["runtime"], drafting.choose(drafting.PLAIN))
     try:
-        texts = [_encoded(setup.text, prompt) for prompt in prompts]
+        reads = setup.bundle.manifest.architecture.encoder is not None
+        texts = [
+            setup.text.encode_source(each.turns[0]) if reads else _encoded(setup.text, each)
+            for each in prompts
+        ]
         with tempfile.TemporaryDirectory() as spare, _progress.bars({"": "writing"}) as tell:
             folder = output or Path(spare)
             written = warm.learn(

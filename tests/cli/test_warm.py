@@ -76,3 +76,18 @@ def test_prompts_that_cannot_be_used(tmp_path: Path, text: str, message: str) ->
 def test_the_policies_of_the_command_line_are_those_there_are() -> None:
     """They stand twice, so that help needs no numpy."""
     assert _options.POLICIES == NAMES
+
+
+def test_a_reader_is_warmed_up_by_what_it_reads(
+    source_bundle: Path, fake_device: None, tmp_path: Path
+) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("teh cat\nthe dgo\n")
+    reader = ["-m", source_bundle, "--device", "fake", "-o", tmp_path / "hot", "--tokens", "50"]
+    assert run("warm", prompts, *reader).exit_code == 0
+    assert (tmp_path / "hot" / "trigram.safetensors").exists()
+    nothing = run("warm", *reader)
+    assert nothing.exit_code == 1
+    assert "give a file of texts for it to read" in nothing.stderr
+    prompts.write_text("x" * 65)
+    assert "longer than the context" in run("warm", prompts, *reader).stderr
