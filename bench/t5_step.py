@@ -165,7 +165,6 @@ def prepare(python: str) -> Path:
     """The checkpoint and the bundles made of it."""
     from edgedec.bundle import cache_folder
     from edgedec.export.pipeline import ExportOptions, export_model
-    from edgedec.weights import ROLES
 
     folder = cache_folder() / "bench" / f"{SHAPE}-checkpoint"
     if not (folder / "ct2").exists():
@@ -174,7 +173,7 @@ def prepare(python: str) -> Path:
     for kind in ("int8", "int4"):
         target = folder / kind
         if not target.exists():
-            keep = dict.fromkeys(ROLES, f"{kind}/64")
+            keep = dict.fromkeys(("embed", "q", "k", "v", "o", "up", "down"), f"{kind}/64")
             options = ExportOptions(
                 forms=("native",), kind="int8" if kind == "int8" else "int4", keep=keep,
                 verify=False, name=f"{SHAPE}-{kind}",

@@ -22,7 +22,7 @@ from edgedec.generation import Cancel, Chunk, Generation, Score
 from edgedec.model import Messages, Model, Setup
 from edgedec.options import GenerateOptions
 from edgedec.policies import BEST
-from edgedec.text import FILE, TEMPLATE, Text
+from edgedec.text import FILE, SOURCE, TEMPLATE, Text
 
 if TYPE_CHECKING:
     from edgedec.drafting import Drafting
@@ -115,7 +115,7 @@ def generate(
 
 
 def _text(bundle: Bundle) -> Text:
-    for name in (FILE, TEMPLATE):
+    for name in (FILE, SOURCE, TEMPLATE):
         if (bundle.path / name).exists():
             # What the manifest does not list was never hashed: refused.
             bundle.file(name)
@@ -124,8 +124,11 @@ def _text(bundle: Bundle) -> Text:
 
 def _check_same_tokens(bundle: Bundle, other: Bundle) -> None:
     """A draft model must mean the same by the same ids."""
-    mine, theirs = (each.manifest.files.get(FILE) for each in (bundle, other))
-    if mine is None or theirs is None or mine.sha256 != theirs.sha256:
+    mine, theirs = (
+        [known.sha256 for name in (FILE, SOURCE) if (known := each.manifest.files.get(name))]
+        for each in (bundle, other)
+    )
+    if not mine or mine != theirs:
         raise UnsupportedError(
             f"{other.manifest.name} has another tokenizer than {bundle.manifest.name}: a draft "
             "model must share it; export both from one family"

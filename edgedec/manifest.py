@@ -166,6 +166,20 @@ class Manifest(Spec, frozen=True):
     speech: Speech | None = None
     schema: int = SCHEMA
 
+    def __post_init__(self) -> None:
+        model, decoding = self.architecture, self.decoding
+        ids = [*decoding.forced.values(), *decoding.suppressed, *decoding.suppressed_first]
+        ids += [decoding.forced_last or 0, model.tokens.decoder_start or 0]
+        if self.speech is not None:
+            speech = self.speech
+            ids += [*speech.languages.values(), *speech.tasks.values()]
+            named = (speech.no_timestamps, speech.first_timestamp, speech.previous)
+            ids += [*(each or 0 for each in named), speech.no_speech or 0]
+        if max(ids) >= model.vocab:
+            raise ValueError(
+                f"it names the token {max(ids)}, but the vocabulary has {model.vocab} ids"
+            )
+
     def format_of(self, tensor: str) -> Format:
         """How a tensor is stored; what is not quantised is fp32."""
         return format_of(self.quantisation, tensor)

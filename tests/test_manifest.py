@@ -252,6 +252,22 @@ def test_sizes_that_no_model_has_are_refused(place: str, value: object) -> None:
     assert place in refused(data)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"decoding": {"forced": {"0": 10}}},
+        {"decoding": {"suppressed": [3, 10]}},
+        {"decoding": {"suppressed_first": [10]}},
+        {"decoding": {"forced_last": 10}},
+        {"speech": {"languages": {"en": 10}}},
+        {"speech": {"tasks": {"transcribe": 10}}},
+        {"speech": {"first_timestamp": 10}},
+    ],
+)
+def test_ids_beyond_the_vocabulary_are_refused(change: dict[str, object]) -> None:
+    assert "names the token 10, but the vocabulary has 10 ids" in refused(change)
+
+
 def test_a_billion_layers_are_refused() -> None:
     architecture: Any = example()["architecture"]
     architecture["decoder"]["layers"] *= 10_001
