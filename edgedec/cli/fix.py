@@ -35,7 +35,7 @@ def command(text: str | None, as_json: bool, **options: Any) -> None:
 
     \b
     Examples:
-      edgedec fix "teh cat sat on teh mat"
+      edgedec fix "teh cat sat on teh mat."
       edgedec fix < letter.txt > letter.fixed.txt
       edgedec fix --json "i dont no wether its true"
     """

@@ -10,10 +10,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgedec.models.reference.fix.misspell import habit, slip, sound_alike
+from edgedec.models.reference.fix.misspell import Spell, habit, slip, sound_alike
 
 RATE = 1 / 12  # edits per word of a damaged text, on average
-CLEAN_SHARE = 0.25
 KINDS = {"spelling": 0.4, "marks": 0.3, "words": 0.3}  # "marks": case and punctuation
 # (share of texts, factor on RATE): most people err little, some a lot; the mean factor is 1
 _CARE = ((0.7, 0.6), (0.22, 1.5), (0.08, 3.125))
@@ -24,11 +23,12 @@ _TRIES = 24
 _WORD = re.compile(r"\S+")
 _CORE = re.compile(r"[A-Za-z]+(?:'[A-Za-z]+)*")
 _SENTENCE_END = re.compile(r"[.!?:][\"')]*$")
-FUNCTION_WORDS = frozenset(
-    "a an the of to in on at by for with from into and or but so if as than that this it he she they "
-    "we you his her their its my your is are was were be been am have has had do does did not will "
-    "would could should can may no all up out then there when who which".split()
-)
+_SMALL = """
+a an the of to in on at by for with from into and or but so if as than that this it he she they we
+you his her their its my your is are was were be been am have has had do does did not will would
+could should can may no all up out then there when who which
+"""
+FUNCTION_WORDS = frozenset(_SMALL.split())
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,14 @@ class Edit:
 
 @dataclass(frozen=True)
 class Damaged:
-    """The damaged text, and the edits that made it, in the order of the words."""
+    """The damaged text, and the edits that made it, in the order of the words.
+
+    `starts` is where each clean word begins in the damaged text, or would begin.
+    """
 
     text: str
     edits: tuple[Edit, ...]
+    starts: tuple[int, ...]
 
 
 Change = Callable[[Sequence[str], int, random.Random], str | None]
@@ -99,6 +103,11 @@ def careless(text: str, rng: random.Random) -> Damaged:
     return _render(text, changed, edits)
 
 
+def untouched(text: str) -> Damaged:
+    """A text without damage."""
+    return _render(text, {}, ())
+
+
 def words_of(text: str) -> list[str]:
     """The words of a text, with the marks that touch them."""
     return _WORD.findall(text)
@@ -140,21 +149,22 @@ def _edit(
     return None
 
 
-def _render(text: str, changed: dict[int, str], edits: list[Edit]) -> Damaged:
-    pieces, end = [], 0
+def _render(text: str, changed: dict[int, str], edits: Sequence[Edit]) -> Damaged:
+    damaged, end, glued = "", 0, True  # nothing stands before the first word that is left
+    starts = []
     for index, match in enumerate(_WORD.finditer(text)):
-        gap = text[end : match.start()]
+        gap = "" if glued else text[end : match.start()]
         word = changed.get(index, match[0])
-        glued = bool(pieces) and pieces[-1].endswith(_GLUE)
+        starts.append(len(damaged) + len(gap))
         if word:
             # a dropped word takes the space before it along
-            pieces.append(word if glued else gap + word)
+            damaged += gap + word.removesuffix(_GLUE)
+            glued = word.endswith(_GLUE)
         end = match.end()
-    damaged = "".join(pieces).replace(_GLUE, "").strip()
-    return Damaged(damaged, tuple(sorted(edits, key=lambda edit: edit.index)))
+    return Damaged(damaged, tuple(sorted(edits, key=lambda edit: edit.index)), tuple(starts))
 
 
-def _spelt(spell: Callable[[str, random.Random], str | None]) -> Change:
+def _spelt(spell: Spell) -> Change:
     """A change of a word's letters that keeps its marks and its capital."""
 
     def change(words: Sequence[str], index: int, rng: random.Random) -> str | None:
@@ -235,9 +245,7 @@ def _swap_mark(words: Sequence[str], index: int, rng: random.Random) -> str | No
         return None
     place = rng.choice(places)
     return (
-        words[index][:place]
-        + rng.choice(others[words[index][place]])
-        + words[index][place + 1 :]
+        words[index][:place] + rng.choice(others[words[index][place]]) + words[index][place + 1 :]
     )
 
 

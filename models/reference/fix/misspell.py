@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Callable
+
+Spell = Callable[[str, random.Random], str | None]
 
 _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 _NEIGHBOURS: dict[str, str] = {}
@@ -27,9 +30,10 @@ brought bought|accept except|affect effect|advice advise|desert dessert|principa
 whether weather|which witch|wear ware|waist waste|stare stair|sight site|sail sale|rode road
 rain reign|night knight|mind mined|heard herd|heal heel|flower flour|feet feat|dear deer|cell sell
 ate eight|aloud allowed|board bored|blew blue|been bean|ant aunt|not knot|in inn|him hymn|seen scene
-stationary stationery|thrown throne|toe tow|told tolled|vain vein|wore war|choose chose|breath breathe
-cloths clothes|as has|a an|and an|could can|this these|is his|lets let's|wont won't|were was|though through
-who how|form from|trail trial|diary dairy|angel angle|on one|with whit|used use|than that|them then
+stationary stationery|thrown throne|toe tow|told tolled|vain vein|wore war|choose chose
+breath breathe|cloths clothes|as has|a an|and an|could can|this these|is his|lets let's
+wont won't|were was|though through|who how|form from|trail trial|diary dairy|angel angle|on one
+with whit|used use|than that|them then
 """.strip().replace("\n", "|")
 SOUND_ALIKE: dict[str, list[str]] = {}
 for _group in _SOUND_ALIKE.split("|"):

@@ -6,13 +6,14 @@ python models/reference/fix/package.py --run DIR --out models/reference/fix/chec
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from pathlib import Path
 
 import torch
 
 from edgedec.models.reference.stories.data import END
-from edgedec.training.torch_mu import TorchMu, save_official
+from edgedec.training.torch_mu import MuShape, TorchMu, save_official
 
 STORIES = Path(__file__).parents[1] / "stories" / "checkpoint"
 _APPEND_END = {
@@ -56,3 +57,31 @@ def write_tokenizer(tokenizer: Path, limit: int, folder: Path) -> None:
 
 def _write(path: Path, content: dict[str, object]) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Read the newest checkpoint and write the folder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="what train.py was given as --out")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    model = TorchMu(MuShape())
+    state = torch.load(arguments.run / "checkpoint.pt", weights_only=True)
+    model.load_state_dict(state["model"])
+    made = {
+        "recipe": "models/reference/fix",
+        "start": {"model": "stories", "sha256": _digest(STORIES / "model.safetensors")},
+        "steps": state["step"],
+        "target_tokens": state["tokens"],
+        "padding_included": True,
+    }
+    write_folder(model, arguments.out, made)
+    print(f"step {state['step']}, {state['tokens']} tokens: {arguments.out}")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+if __name__ == "__main__":
+    main()

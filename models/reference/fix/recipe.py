@@ -17,10 +17,10 @@ class Bucket:
 class Recipe:
     """Everything that decides the result, apart from the texts and the weights of `stories`."""
 
-    steps: int = 7000
+    steps: int = 5050
     batch_tokens: int = 6144  # on each side
     warmup: int = 100
-    decay_share: float = 0.45
+    decay_share: float = 0.77
     final_rate: float = 0.02
     muon_rate: float = 3e-3
     adam_rate: float = 2e-3
@@ -28,11 +28,12 @@ class Recipe:
     clip: float = 1.0
     # what an edit touched counts more in the loss: by how much, in the first part of the run
     # and at its end, with a straight fall in between
-    edit_weight: float = 4.0
-    edit_weight_end: float = 1.5
-    edit_weight_until: float = 0.5
+    edit_weight: float = 2.0
+    edit_weight_end: float = 1.0
+    edit_weight_until: float = 0.4
+    pointer_weight: float = 0.1  # of the cross-attention heads that are shown where to look
     clean_share: float = 0.25
-    careless_share: float = 0.12  # of damaged texts in the shortest bucket, half of it in the next
+    careless_share: float = 0.25  # of damaged texts in the shortest bucket, half of it in the next
     fragment_share: float = 0.15  # of texts in the shortest bucket
     seed: int = 21
     buckets: tuple[Bucket, ...] = (

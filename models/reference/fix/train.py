@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from edgedec.models.reference.fix.data import Mixture, make_streams
+from edgedec.models.reference.fix.mixture import Mixture
+from edgedec.models.reference.fix.passages import make_streams
 from edgedec.models.reference.fix.recipe import Recipe
 from edgedec.models.reference.stories.data import load_texts
 from edgedec.models.reference.stories.train import say
@@ -28,8 +29,10 @@ STORIES = Path(__file__).parents[1] / "stories" / "checkpoint"
 class FixLoss:
     """The compiled loss, one graph for each bucket."""
 
-    def __init__(self, model: TorchMu) -> None:
-        def losses(batch: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
+    def __init__(self, model: TorchMu, pointer_weight: float) -> None:
+        self._pointer_weight = pointer_weight
+
+        def losses(batch: Pairs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
             with torch.autocast("cpu", torch.bfloat16):
                 return model.losses(batch)
 
@@ -37,8 +40,8 @@ class FixLoss:
 
     def __call__(self, batch: Pairs, step: int) -> Losses:
         """`loss` is what is trained, `plain` counts all tokens alike."""
-        loss, plain = self._losses(batch)
-        return {"loss": loss, "plain": plain}
+        weighted, plain, lost = self._losses(batch)
+        return {"loss": weighted + self._pointer_weight * lost, "plain": plain, "pointer": lost}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -71,7 +74,7 @@ def main() -> None:
     torch._dynamo.config.recompile_limit = 2 * len(recipe.buckets) + 8
     trainer = Trainer(
         model=model,
-        loss=FixLoss(model),
+        loss=FixLoss(model, recipe.pointer_weight),
         batches=Mixture(streams, tokenizer, recipe),
         schedule=Schedule(recipe.warmup, recipe.steps, recipe.decay_share, recipe.final_rate),
         rates=Rates(recipe.muon_rate, recipe.adam_rate, recipe.weight_decay, recipe.clip),

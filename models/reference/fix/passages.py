@@ -1,7 +1,4 @@
-"""Clean passages of a wanted length, and batches of damaged and clean ones. Knows no model.
-
-A batch is decided by the seed and the step alone, so a run resumes with nothing to restore.
-"""
+"""Clean passages of a wanted length from the texts of `stories`. Knows no torch and no model."""
 
 from __future__ import annotations
 
@@ -10,17 +7,11 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-import torch
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
-from edgedec.models.reference.fix.damage import Damaged, careless, damage
-from edgedec.models.reference.fix.recipe import Bucket, Recipe
 from edgedec.models.reference.stories.data import Texts
-from edgedec.training.torch_mu import Pairs
 
-END_ID = 0
-_SHORT = "Mr Mrs Ms Dr St Jr Sr Prof Capt Col Gen Lt Rev Hon Esq Messrs vs etc No Mt Co Inc Ltd".split()
+_TITLES = "Mr Mrs Ms Dr St Jr Sr Prof Capt Col Gen Lt Rev Hon Esq Messrs vs etc No Mt Co Inc Ltd"
 _BREAK = re.compile(r"[.!?][\"')]*(\s+)(?=[\"'(]*[A-Z])")
 _ODD = re.compile(r"[^ -~\n]|[_\[\]{}|=<>*\\#~^@]|http|--.*--.*--|\.\.\.\.|  |[A-Z]{2,} [A-Z]{2,}")
 _SPEAKER = re.compile(r"^(?:User|Assistant): ")
@@ -58,7 +49,9 @@ def split_sentences(paragraph: str) -> list[str]:
     pieces, start = [], 0
     for match in _BREAK.finditer(paragraph):
         before = paragraph[start : match.start()].rsplit(" ", 1)[-1].lstrip("\"'(")
-        if match[0][0] == "." and (before in _SHORT or (len(before) == 1 and before != "I")):
+        if match[0][0] == "." and (
+            before in _TITLES.split() or (len(before) == 1 and before != "I")
+        ):
             continue
         pieces.append(paragraph[start : match.start(1)])
         start = match.end()
@@ -122,71 +115,3 @@ def fragment(text: str, rng: random.Random) -> str:
     end = rng.choice(ends) + 1 if ends else min(len(words), rng.randint(3, 9))
     part = " ".join(words[:end]).rstrip(",;:.!?\"'-")
     return f"{part}." if part.count('"') == 0 else text
-
-
-class Mixture:
-    """Draws damaged and clean passages as the recipe says."""
-
-    def __init__(self, streams: dict[str, Stream], tokenizer: Tokenizer, recipe: Recipe) -> None:
-        self._streams, self._tokenizer, self._recipe = streams, tokenizer, recipe
-
-    def state(self) -> dict[str, int]:
-        """Nothing: the step decides."""
-        return {}
-
-    def restore(self, state: dict[str, int]) -> None:
-        """Nothing to do."""
-
-    def batch(self, step: int) -> Pairs:
-        """The batch of a step: rows of one bucket, padded to its length."""
-        recipe = self._recipe
-        rng = random.Random(f"{recipe.seed}/{step}")
-        bucket = rng.choices(recipe.buckets, [b.share for b in recipe.buckets])[0]
-        rows = recipe.batch_tokens // bucket.length
-        blocks = [np.zeros((rows, bucket.length), dtype=np.int64) for _ in range(3)]
-        sources, tokens, targets = blocks
-        weights = np.zeros((rows, bucket.length), dtype=np.float32)
-        lengths = np.zeros(rows, dtype=np.int64)
-        for row, (clean, damaged, source, target) in enumerate(self._rows(bucket, rows, rng)):
-            lengths[row] = len(source.ids) + 1
-            sources[row, : len(source.ids)] = source.ids
-            targets[row, : len(target.ids)] = target.ids
-            tokens[row, 1 : len(target.ids) + 1] = target.ids
-            weights[row, : len(target.ids) + 1] = 1.0
-            weights[row, : len(target.ids)][touched(clean, damaged, target)] = recipe.weight(step)
-        return Pairs(*map(torch.from_numpy, (tokens, targets, weights, sources, lengths)))
-
-    def _rows(
-        self, bucket: Bucket, count: int, rng: random.Random
-    ) -> list[tuple[str, Damaged, Encoding, Encoding]]:
-        found: list[tuple[str, Damaged, Encoding, Encoding]] = []
-        while len(found) < count:
-            pairs = [self.draw(bucket, rng) for _ in range(count - len(found))]
-            sources = self._tokenizer.encode_batch([damaged.text for _, damaged in pairs])
-            targets = self._tokenizer.encode_batch([clean for clean, _ in pairs])
-            for (clean, damaged), source, target in zip(pairs, sources, targets, strict=True):
-                if clean and max(len(source.ids), len(target.ids)) < bucket.length:
-                    found.append((clean, damaged, source, target))
-        return found
-
-    def draw(self, bucket: Bucket, rng: random.Random) -> tuple[str, Damaged]:
-        """A clean passage and what became of it; the passage may be too long or empty."""
-        recipe = self._recipe
-        names = list(recipe.streams)
-        stream = self._streams[rng.choices(names, [recipe.streams[n] for n in names])[0]]
-        text = stream.passage(round(bucket.length * rng.uniform(0.9, 1.0)), rng)
-        shortest, second = recipe.buckets[:2]
-        if bucket == shortest and text and rng.random() < recipe.fragment_share:
-            text = fragment(text, rng)
-        if not text or rng.random() < recipe.clean_share:
-            return text, Damaged(text, ())
-        share = {shortest: recipe.careless_share, second: recipe.careless_share / 2}
-        hurried = rng.random() < share.get(bucket, 0.0)
-        return text, (careless if hurried else damage)(text, rng)
-
-
-def touched(clean: str, damaged: Damaged, target: Encoding) -> list[bool]:
-    """Which tokens of the clean text belong to a word that an edit hit."""
-    spans = [match.span() for match in re.finditer(r"\S+", clean)]
-    hit = [spans[edit.index] for edit in damaged.edits]
-    return [any(a < end and b > start for a, b in hit) for start, end in target.offsets]
