@@ -113,6 +113,11 @@ class Model:
         """Whether it takes messages: its bundle has a chat template."""
         return self._setup.text.is_chat
 
+    @property
+    def reads(self) -> bool:
+        """Whether a prompt is a source, which it reads, and not the beginning of its text."""
+        return self._architecture.encoder is not None
+
     # --- generating ------------------------------------------------------------------------------
 
     @overload

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgedec.cli import _interrupt, _options
-from edgedec.errors import EdgedecError, InputError, UsageError
+from edgedec.errors import EdgedecError, InputError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     from edgedec.cli._conversation import Conversation
@@ -45,6 +45,11 @@ def command(system: str | None, **options: Any) -> None:
     _options.tolerate_narrow_encodings()
     keyboard = sys.stdin.buffer.isatty()
     with edgedec.load(options.pop("model"), **_options.loading(options)) as model:
+        if model.reads and not model.is_chat:
+            raise UnsupportedError(
+                f"{model.name} reads a text and writes another, it does not talk: use "
+                "`edgedec generate` or `edgedec fix`"
+            )
         conversation = Conversation(model.is_chat, system)
         if keyboard:
             click.echo(f"{model.name} · {COMMANDS}", err=True)

@@ -53,7 +53,7 @@ def command(prompt: str | None, as_json: bool, **options: Any) -> None:
         later = as_json or (options["num_beams"] or 1) > 1 or options["num_return_sequences"]
         show = None if later else _show
         if show and sys.stdout.isatty():
-            click.secho(text, dim=True, nl=False)
+            click.secho(text, dim=True, nl=model.reads)
         with _interrupt.stopping(cancel):
             done = model.generate(text, stream=show, cancel=cancel, **_options.given(options))
     found = done if isinstance(done, list) else [done]

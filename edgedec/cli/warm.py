@@ -11,7 +11,7 @@ from edgedec.cli import _options, _output, _progress
 
 if TYPE_CHECKING:
     from edgedec.benchmark.prompts import Prompt
-    from edgedec.text import Text
+    from edgedec.model import Setup
 
 
 @click.command()
@@ -81,11 +81,7 @@ def command(
     )
     setup = api.assemble(model, wanted, options["runtime"], drafting.choose(drafting.PLAIN))
     try:
-        reads = setup.bundle.manifest.architecture.encoder is not None
-        texts = [
-            setup.text.encode_source(each.turns[0]) if reads else _encoded(setup.text, each)
-            for each in prompts
-        ]
+        texts = [_encoded(setup, prompt) for prompt in prompts]
         with tempfile.TemporaryDirectory() as spare, _progress.bars({"": "writing"}) as tell:
             folder = output or Path(spare)
             written = warm.learn(
@@ -106,7 +102,10 @@ def command(
     click.echo(f"written to {place}", err=True)
 
 
-def _encoded(text: Text, prompt: Prompt) -> list[int]:
+def _encoded(setup: Setup, prompt: Prompt) -> list[int]:
+    text = setup.text
+    if setup.bundle.manifest.architecture.encoder is not None:
+        return text.encode_source(prompt.turns[0])
     if not prompt.chat:
         return text.encode(prompt.turns[0])
     return text.encode(text.chat([{"role": "user", "content": prompt.turns[0]}]), special=False)

@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 import edgedec
+from edgedec.answering import Answering
 from edgedec.cli import main
-from edgedec.model import Model
 
 COMMAND = [sys.executable, "-c", "from edgedec.cli import main; main(prog_name='edgedec')"]
 
@@ -60,13 +60,13 @@ def test_a_base_model_continues_the_lines_as_one_text(plain_bundle: Path) -> Non
 
 def test_a_chat_reads_only_what_is_new(chat_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reused: list[int] = []
-    before = Model._report
+    before = Answering._report
 
-    def report(self: Model, prompt: Any, chosen: Any, course: Any, ending: Any) -> Any:
+    def report(self: Answering, asked: Any, chosen: Any, course: Any, ending: Any) -> Any:
         reused.append(course.tally.reused)
-        return before(self, prompt, chosen, course, ending)
+        return before(self, asked, chosen, course, ending)
 
-    monkeypatch.setattr(Model, "_report", report)
+    monkeypatch.setattr(Answering, "_report", report)
     talk(chat_bundle, "-n", "2", stdin=b"Hi\nHo\n/reset\nHi\n")
     assert reused[0] == 0
     assert reused[1] >= len("user: Hi\nassistant:")
@@ -139,3 +139,9 @@ def test_a_conversation_that_is_full_says_how_to_go_on(plain_bundle: Path) -> No
     result = talk(plain_bundle, "-n", "4", stdin=b"x" * 97 + b"\n")
     assert result.exit_code == 1
     assert "shorten the prompt, or begin again with /reset" in one_line(result)
+
+
+def test_a_model_that_reads_does_not_talk(source_bundle: Path) -> None:
+    result = talk(source_bundle, stdin=b"Hi\n")
+    assert result.exit_code == 1
+    assert "reads a text and writes another, it does not talk" in result.stderr
