@@ -233,13 +233,14 @@ class NativeSession:
     def encode(self, source: Ints | Floats) -> None:
         """Run the encoder over a source and keep what cross-attention reads; the trunk is empty."""
         found = _source.checked(source, self._model)
-        encoder = self._engine.encoder
-        try:
-            states = encoder.read(found)
-            self._session.source(states)
-        except Refused as error:
-            raise InputError(f"there is no room for the source: {error}") from None
-        self._heard = _state.Heard(len(states), _source.key_of(found))
+        encoder, key = self._engine.encoder, _source.key_of(found)
+        if key != self.source_key:
+            try:
+                states = encoder.read(found)
+                self._session.source(states)
+            except Refused as error:
+                raise InputError(f"there is no room for the source: {error}") from None
+            self._heard = _state.Heard(len(states), key)
         self.truncate(0)
 
     # --- copies ----------------------------------------------------------------------------------

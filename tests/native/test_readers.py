@@ -129,6 +129,29 @@ def test_a_source_stays_until_the_next(make: Maker) -> None:
     same(told(session, PATH)[-1], expected[-1])
 
 
+def test_the_source_that_is_held_is_not_read_again(
+    make: Maker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    engine = make("t5-like").open(1)
+    session = heard(engine, 70)
+    before = told(session, PATH[:4])
+    session.save(tmp_path / "state")
+    loaded = engine.session()
+    loaded.load(tmp_path / "state")
+
+    def read(found: Any) -> Any:
+        raise AssertionError("the encoder ran")
+
+    monkeypatch.setattr(engine.encoder, "read", read)
+    for each in (session, loaded, session.fork()):
+        each.encode(source(engine, 70))
+        assert not each.tokens
+        for logits, expected in zip(told(each, PATH[:4]), before, strict=True):
+            same(logits, expected)
+    with pytest.raises(AssertionError, match="the encoder ran"):
+        session.encode(source(engine, 71))
+
+
 def test_a_fork_keeps_its_source(make: Maker) -> None:
     engine = make("t5-like").open(2)
     session = heard(engine, 90)
