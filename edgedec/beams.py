@@ -58,9 +58,9 @@ class Beams:
     def __post_init__(self) -> None:
         self._whole("num_beams", MOST)
         self._whole("num_beam_groups", self.num_beams)
-        self._number("length_penalty", -10, 10)
-        self._number("patience", 0, 100, above=True)
-        self._number("diversity_penalty", 0, 1000)
+        sampling.check_number(self, "length_penalty", -10, 10)
+        sampling.check_number(self, "patience", 0, 100, above=True)
+        sampling.check_number(self, "diversity_penalty", 0, 1000)
         if not isinstance(self.early_stopping, bool) and self.early_stopping != "never":
             raise UsageError(
                 f"early_stopping is {self.early_stopping!r}; it must be True, False or 'never'"
@@ -92,13 +92,6 @@ class Beams:
             raise UsageError(
                 f"{name} is {value!r}; it must be a whole number from 1 to {high}{here}"
             )
-
-    def _number(self, name: str, low: float, high: float, above: bool = False) -> None:
-        value = getattr(self, name)
-        number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-        if not number or not low <= value <= high or (above and value == low):
-            start = f"above {low}" if above else f"from {low}"
-            raise UsageError(f"{name} is {value!r}; it must be {start} to {high}")
 
     def score(self, total: np.float32, length: int) -> np.float32:
         """A log probability with the length penalty."""

@@ -215,7 +215,7 @@ class Model:
                 )
         if not text:
             raise InputError("the text is empty: give at least two words to score")
-        if (source is not None) != self._capabilities.encoder:
+        if (source is not None) != self.reads:
             raise UsageError(
                 "this model says how likely a text is for a source: give score(text, source)"
                 if source is None

@@ -61,36 +61,42 @@ class Sampling:
     forced_bos_token_id: int | None = None
 
     def __post_init__(self) -> None:
-        self._number("temperature", 0, 100)
+        check_number(self, "temperature", 0, 100)
         self._whole("top_k", (1 << 31) - 1)
-        self._number("top_p", 0, 1, above=True)
-        self._number("min_p", 0, 1)
-        self._number("repetition_penalty", 0, 100, above=True)
-        self._number("frequency_penalty", -100, 100)
-        self._number("presence_penalty", -100, 100)
-        self._number("mirostat_eta", 0, 1, above=True)
+        check_number(self, "top_p", 0, 1, above=True)
+        check_number(self, "min_p", 0, 1)
+        check_number(self, "repetition_penalty", 0, 100, above=True)
+        check_number(self, "frequency_penalty", -100, 100)
+        check_number(self, "presence_penalty", -100, 100)
+        check_number(self, "mirostat_eta", 0, 1, above=True)
         self._whole("seed", (1 << 64) - 1)
         self._whole("no_repeat_ngram_size", (1 << 31) - 1)
         self._whole("min_new_tokens", (1 << 31) - 1)
         if self.forced_bos_token_id is not None:
             self._whole("forced_bos_token_id", (1 << 31) - 1)
         if self.mirostat_tau is not None:
-            self._number("mirostat_tau", 0, 100, above=True)
+            check_number(self, "mirostat_tau", 0, 100, above=True)
             if self.temperature == 0:
                 raise UsageError("mirostat_tau needs a temperature above 0; give a temperature")
-
-    def _number(self, name: str, low: float, high: float, above: bool = False) -> None:
-        value = getattr(self, name)
-        number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-        if not number or not low <= value <= high or (above and value == low):
-            start = f"above {low}" if above else f"from {low}"
-            raise UsageError(f"{name} is {value!r}; it must be {start} to {high}")
 
     def _whole(self, name: str, high: int) -> None:
         value = getattr(self, name)
         whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
         if not whole or not 0 <= value <= high:
             raise UsageError(f"{name} is {value!r}; it must be a whole number from 0 to {high}")
+
+
+def check_number(settings: object, name: str, low: float, high: float, above: bool = False) -> None:
+    """Whether a setting is a number from `low` (or `above` it) to `high`.
+
+    Raises:
+        UsageError: it is not, named.
+    """
+    value = getattr(settings, name)
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not number or not low <= value <= high or (above and value == low):
+        start = f"above {low}" if above else f"from {low}"
+        raise UsageError(f"{name} is {value!r}; it must be {start} to {high}")
 
 
 @dataclass(frozen=True, slots=True)

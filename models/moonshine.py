@@ -54,16 +54,7 @@ LONGEST = 64 * 16_000
 EPS = 1e-5
 ROPE = Fields(default_fraction=0.9)
 
-LAYER: Table = {
-    "self_attention_norm": "input_layernorm",
-    "self_attention.q": "self_attn.q_proj",
-    "self_attention.k": "self_attn.k_proj",
-    "self_attention.v": "self_attn.v_proj",
-    "self_attention.o": "self_attn.o_proj",
-    "mlp_norm": "post_attention_layernorm",
-    "mlp.up": "mlp.fc1",
-    "mlp.down": "mlp.fc2",
-}
+LAYER: Table = {**like.LAYER, "mlp.up": "mlp.fc1", "mlp.down": "mlp.fc2"}
 
 
 def architecture(config: Config, context: int | None = None) -> Architecture:

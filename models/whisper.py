@@ -24,6 +24,7 @@ from edgedec.architecture import (
 from edgedec.errors import CheckpointError
 from edgedec.manifest import Speech
 from edgedec.models import _llama_like as like
+from edgedec.models._bart_like import LAYER
 from edgedec.models._config import Config
 from edgedec.models._source import Source, Table, rename, twin
 
@@ -52,22 +53,6 @@ TINY = {
 }
 
 EPS = 1e-5
-
-LAYER: Table = {
-    "self_attention_norm": "self_attn_layer_norm",
-    "self_attention.q": "self_attn.q_proj",
-    "self_attention.k": "self_attn.k_proj",
-    "self_attention.v": "self_attn.v_proj",
-    "self_attention.o": "self_attn.out_proj",
-    "cross_attention_norm": "encoder_attn_layer_norm",
-    "cross_attention.q": "encoder_attn.q_proj",
-    "cross_attention.k": "encoder_attn.k_proj",
-    "cross_attention.v": "encoder_attn.v_proj",
-    "cross_attention.o": "encoder_attn.out_proj",
-    "mlp_norm": "final_layer_norm",
-    "mlp.up": "fc1",
-    "mlp.down": "fc2",
-}
 
 OUTER: Table = {
     "embed": ("model.decoder.embed_tokens", twin("proj_out.weight")),

@@ -6,6 +6,7 @@ Knows no data and no model: it is given batches, a loss and named parameters.
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -88,6 +89,13 @@ class Report:
     seconds: float
     scale: float
 
+    def __str__(self) -> str:
+        losses = " ".join(f"{name} {value:.4f}" for name, value in self.losses.items())
+        return (
+            f"step {self.step} tokens {self.tokens} {losses} "
+            f"scale {self.scale:.3f} seconds {self.seconds:.2f}"
+        )
+
 
 @dataclass
 class Trainer:
@@ -164,6 +172,14 @@ class Trainer:
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         torch.set_rng_state(state["rng"])
+
+
+def told_to_stop() -> Callable[[], bool]:
+    """Take Ctrl-C and a polite kill as a wish: whether one came since."""
+    stopping: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _: stopping.append(received))
+    return lambda: bool(stopping)
 
 
 def make_optimisers(model: nn.Module, rates: Rates) -> list[torch.optim.Optimizer]:

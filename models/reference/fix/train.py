@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import signal
 from pathlib import Path
 
 import torch
@@ -19,7 +18,7 @@ from edgedec.models.reference.fix.passages import make_streams
 from edgedec.models.reference.fix.recipe import Recipe
 from edgedec.models.reference.stories.data import load_texts
 from edgedec.models.reference.stories.train import say
-from edgedec.training.pretrain import Losses, Rates, Report, Schedule, Trainer
+from edgedec.training.pretrain import Losses, Rates, Report, Schedule, Trainer, told_to_stop
 from edgedec.training.torch_llama import load_hugging_face
 from edgedec.training.torch_mu import MuShape, Pairs, TorchMu, from_llama
 
@@ -82,18 +81,14 @@ def main() -> None:
     )
     if arguments.resume:
         trainer.resume()
-    stopping: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda received, _: stopping.append(received))
+    stop = told_to_stop()
 
     def report(report: Report) -> None:
         if report.step % 10 == 0 or report.step < 5:
-            losses = " ".join(f"{name} {value:.4f}" for name, value in report.losses.items())
-            say(f"step {report.step} tokens {report.tokens} {losses} "
-                f"scale {report.scale:.3f} seconds {report.seconds:.2f}")  # fmt: skip
+            say(str(report))
 
     say(f"start at {trainer.step}")
-    trainer.run(report, lambda: bool(stopping))
+    trainer.run(report, stop)
     say(f"stop at {trainer.step}")
 
 

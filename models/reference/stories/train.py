@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import signal
 import time
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from edgedec.models.reference.stories.mixture import Mixture
 from edgedec.models.reference.stories.package import write_folder
 from edgedec.models.reference.stories.recipe import Recipe
 from edgedec.models.reference.stories.tasks import Pool
-from edgedec.training.pretrain import Batch, Losses, Rates, Report, Schedule, Trainer
+from edgedec.training.pretrain import Batch, Losses, Rates, Report, Schedule, Trainer, told_to_stop
 from edgedec.training.torch_llama import (
     TorchLlama,
     layer_keep,
@@ -139,20 +138,16 @@ def main() -> None:
     )
     if arguments.resume:
         trainer.resume()
-    stopping: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda received, _: stopping.append(received))
+    stop = told_to_stop()
 
     def report(report: Report) -> None:
         if report.step % 10 == 0 or report.step < 5:
-            losses = " ".join(f"{name} {value:.4f}" for name, value in report.losses.items())
-            say(f"step {report.step} tokens {report.tokens} {losses} "
-                f"scale {report.scale:.3f} seconds {report.seconds:.2f}")  # fmt: skip
+            say(str(report))
         if report.step % arguments.probe_every == 0:
             say(f"probe {report.step} {probe(model)}")
 
     say(f"start at {trainer.step} probe {probe(model)}")
-    trainer.run(report, lambda: bool(stopping))
+    trainer.run(report, stop)
     say(f"stop at {trainer.step} probe {probe(model)}")
     if trainer.step >= recipe.steps:
         write_folder(model, seed_folder / "tokenizer.json", arguments.out / "export")
