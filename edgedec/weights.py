@@ -60,14 +60,15 @@ def _stack(prefix: str, stack: Stack, dim: int) -> Iterator[tuple[str, tuple[int
         yield f"{prefix}.positions", (stack.positions.count + stack.positions.offset, dim)
     yield from _norm(f"{prefix}.embed_norm", stack.embed_norm, dim)
     for index, layer in enumerate(stack.layers):
-        yield from _layer(f"{prefix}.layers.{index}", layer, dim)
+        yield from layer_shapes(f"{prefix}.layers.{index}", layer, dim)
     yield from _norm(f"{prefix}.final_norm", stack.final_norm, dim)
     table = stack.layers[0].self_attention.bias_table
     if table is not None:
         yield f"{prefix}.bias_table", (table.buckets, stack.layers[0].self_attention.heads)
 
 
-def _layer(prefix: str, layer: Layer, dim: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+def layer_shapes(prefix: str, layer: Layer, dim: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Every tensor of one layer, name -> shape; `prefix` such as `decoder.layers.0`."""
     post = layer.norm if layer.norm_order == "sandwich" else None
     for name, attention in (
         ("self_attention", layer.self_attention),

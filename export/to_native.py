@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,16 +24,14 @@ from edgedec.export import _tiles, quantise
 from edgedec.export._data import CHUNK, Floats, Progress, put
 from edgedec.export.checkpoint import WeightSource
 from edgedec.manifest import Format, NativeForm, format_of
+from edgedec.mapped import DTYPES, Place, layout
 from edgedec.rope import inverse_frequencies
 from edgedec.runtimes.native import packed
-from edgedec.runtimes.native.packed import Place
 from edgedec.weights import role, shapes
-
-DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class Piece:
     """Some rows of a tensor on their way: so many numbers become arrays at these offsets."""
 
     tensor: str
@@ -63,7 +60,8 @@ def write(
     """
     check(architecture, formats)
     form = NativeForm(layout=packed.LAYOUT)
-    header, places = _layout(architecture, formats)
+    tensors = packed.tensors(architecture, partial(format_of, formats))
+    header, places = layout(tensors, {"layout": str(packed.LAYOUT)})
     path = folder / form.file
     try:
         with path.open("wb") as file:
@@ -72,7 +70,7 @@ def write(
             file.flush()
             total = 4 * sum(math.prod(shape) for shape in shapes(architecture).values())
             done = 0
-            for part in _parts(architecture, source, formats, places):
+            for part in pieces(architecture, source, formats, places):
                 for offset, array in part.arrays:
                     put(file.fileno(), offset, array)
                 done += 4 * part.numbers
@@ -106,37 +104,18 @@ def carries(architecture: Architecture, formats: Mapping[str, Format]) -> bool:
     return True
 
 
-def _layout(
-    architecture: Architecture, formats: Mapping[str, Format]
-) -> tuple[bytes, dict[str, Place]]:
-    """The header, padded so that the data begin at a line, and where every tensor lies."""
-    entries: dict[str, object] = {"__metadata__": {"layout": str(packed.LAYOUT)}}
-    tensors = packed.tensors(architecture, partial(format_of, formats))
-    end = 0
-    for name, tensor in tensors.items():
-        offsets = [end, end + tensor.size]
-        entries[name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": offsets}
-        end += tensor.size
-    text = msgspec.json.encode(entries)
-    text += b" " * (-(8 + len(text)) % packed.LINE)
-    places, start = {}, 8 + len(text)
-    for name, tensor in tensors.items():
-        places[name] = Place(tensor.dtype, tensor.shape, start)
-        start += tensor.size
-    return len(text).to_bytes(8, "little") + text, places
-
-
-def _parts(
+def pieces(
     architecture: Architecture,
     source: WeightSource,
     formats: Mapping[str, Format],
     places: Mapping[str, Place],
-) -> Iterator[_Part]:
-    added = _norm_offsets(architecture)
+) -> Iterator[Piece]:
+    """All that a file of an architecture holds, for the places of its tensors."""
+    added = norm_offsets(architecture)
     for name in shapes(architecture):
         prefix, _, leaf = name.rpartition(".")
         if role(name):
-            yield from _matrix(name, source, format_of(formats, name), places)
+            yield from matrix(name, source, format_of(formats, name), places)
             continue
         values, stored = source.load(name), name
         if leaf == "bias_table":
@@ -147,11 +126,11 @@ def _parts(
         else:
             values = values + np.float32(added.get(name, 0.0))
         place = places[stored]
-        yield _Part(name, values.size, [(place.offset, _padded(values, place))])
+        yield Piece(name, values.size, [(place.offset, padded(values, place))])
     for (rope, width), index in packed.ropes(architecture).items():
         place = places[f"rope.{index}"]
         frequencies, _ = inverse_frequencies(rope, width)
-        yield _Part(f"rope.{index}", 0, [(place.offset, _padded(frequencies, place))])
+        yield Piece(f"rope.{index}", 0, [(place.offset, padded(frequencies, place))])
 
 
 def _by_distance(values: Floats, architecture: Architecture, prefix: str) -> Floats:
@@ -161,9 +140,10 @@ def _by_distance(values: Floats, architecture: Architecture, prefix: str) -> Flo
     return values[buckets(table, packed.distances(architecture, prefix, table))].T
 
 
-def _matrix(
+def matrix(
     name: str, source: WeightSource, form: Format, places: Mapping[str, Place]
-) -> Iterator[_Part]:
+) -> Iterator[Piece]:
+    """One matrix, some rows at a time."""
     outputs, inputs = source.shape(name)
     weight, scale = places[name], places[packed.scales_of(name)]
     tile = math.prod(weight.shape[1:]), weight.shape[1] * packed.TILE * 2
@@ -173,7 +153,7 @@ def _matrix(
         at = first // packed.TILE
         arrays = _pack(rows, form, name)
         places_of = weight.offset + at * tile[0], scale.offset + at * tile[1]
-        yield _Part(name, rows.size, list(zip(places_of, arrays, strict=True)))
+        yield Piece(name, rows.size, list(zip(places_of, arrays, strict=True)))
 
 
 def _pack(rows: Floats, form: Format, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -181,13 +161,14 @@ def _pack(rows: Floats, form: Format, name: str) -> tuple[NDArray[Any], NDArray[
     return _tiles.pack(integers, form), _tiles.pack_scales(scales).astype(DTYPES["F16"])
 
 
-def _padded(values: NDArray[Any], place: Place) -> NDArray[Any]:
+def padded(values: NDArray[Any], place: Place) -> NDArray[Any]:
+    """Numbers as they are stored, with zeros up to the width of their place."""
     more = place.shape[-1] - values.shape[-1]
     padding = [(0, 0)] * (values.ndim - 1) + [(0, more)]
     return np.pad(values, padding).astype(DTYPES[place.dtype])
 
 
-def _norm_offsets(architecture: Architecture) -> dict[str, float]:
+def norm_offsets(architecture: Architecture) -> dict[str, float]:
     """What is added to the weights of norms, by tensor."""
     norms: dict[str, Norm | None] = {}
     for prefix, stack in packed.stacks(architecture).items():

@@ -116,9 +116,15 @@ class Fake:
         """A new, empty session."""
         return FakeSession(self)
 
-    def set_learned(self, vectors: Floats) -> None:
-        """The vectors that ids V, V + 1, ... stand for."""
-        self.learned = [_digest(vector) for vector in np.asarray(vectors, np.float32)]
+    def learn(self, vectors: Floats) -> int:
+        """The first of the ids that stand for these vectors."""
+        found = [_digest(vector) for vector in np.asarray(vectors, np.float32)]
+        starts = range(len(self.learned) - len(found) + 1)
+        known = next((i for i in starts if self.learned[i : i + len(found)] == found), None)
+        if known is not None:
+            return self.vocab + known
+        self.learned += found
+        return self.vocab + len(self.learned) - len(found)
 
     def close(self) -> None:
         """End all sessions."""

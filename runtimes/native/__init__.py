@@ -4,6 +4,7 @@ engine.py      a bundle's packed weights, mapped into memory, and the C engine o
 session.py     one conversation
 result.py      the outcome of a step
 packed.py      the file of weights, checked before anything reads it
+part.py        what a strategy was trained to: its matrices and layers on the same threads
 spec.py        the architecture as the engine reads it
 edgedec.h      the C library's public header; the other C files are its rooms
 """
@@ -16,10 +17,14 @@ from typing import TYPE_CHECKING
 
 from edgedec import cores
 from edgedec.devices import Device, EngineOptions
-from edgedec.errors import DeviceError, UsageError
+from edgedec.errors import DeviceError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edgedec.bundle import Bundle
+    from edgedec.contracts import Engine
+    from edgedec.parts import Part
 
     from .engine import Native
 
@@ -84,3 +89,27 @@ def open(bundle: Bundle, options: EngineOptions) -> Native:
     from .engine import Native
 
     return Native(bundle, options.threads or cores.best(), options.kv_type, isa())
+
+
+def open_part(path: Path, bundle: Bundle, engine: Engine | None, threads: int | None) -> Part:
+    """Open what a strategy was trained to; it shares the threads of a native `engine`.
+
+    Where another runtime runs the model, the part has threads of its own.
+
+    Raises:
+        StateError: the file is damaged, or was made for another bundle.
+        UnsupportedError: the engine was not built, or the bundle has no native form.
+    """
+    if not built():
+        raise UnsupportedError(f"trained strategies are run by the C engine: {_MISSING}")
+    from .engine import Native
+    from .part import NativePart
+
+    if not isinstance(engine, Native):
+        if bundle.manifest.forms.native is None:
+            raise UnsupportedError(
+                f"trained strategies need the native form, which {bundle.path.name} does not "
+                "have: export it again"
+            )
+        engine = Native(bundle, threads or cores.best(), None, isa())
+    return NativePart(path, bundle, engine)

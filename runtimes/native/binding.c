@@ -49,22 +49,44 @@ static void model_free(Model *self)
 static PyObject *model_beside(Model *self, PyObject *args)
 {
     PyTypeObject *type = Py_TYPE(self);
-    Py_buffer spec;
+    Py_buffer spec, data = {0};
     char error[ED_ERROR_SIZE];
     Model *other;
-    if (!PyArg_ParseTuple(args, "y*", &spec))
+    if (!PyArg_ParseTuple(args, "y*|z*", &spec, &data))
         return NULL;
     other = (Model *)type->tp_alloc(type, 0);
     if (other) {
         Py_INCREF(self);
         other->first = self;
-        other->model = ed_model_beside(self->model, spec.buf, (size_t)spec.len, error);
+        other->data = data;
+        other->model = ed_model_beside(self->model, spec.buf, (size_t)spec.len, data.buf,
+                                       (size_t)data.len, error);
+    } else {
+        PyBuffer_Release(&data);
     }
     PyBuffer_Release(&spec);
     if (!other || other->model)
         return (PyObject *)other;
     Py_DECREF(other);
     return ed_python_fail(error);
+}
+
+static PyObject *model_embed(Model *self, PyObject *args)
+{
+    const char *problem = "vectors must be [ids, dim]";
+    char error[ED_ERROR_SIZE];
+    Py_buffer ids, out;
+    size_t count;
+    if (!PyArg_ParseTuple(args, "y*w*", &ids, &out))
+        return NULL;
+    count = (size_t)ids.len / 4;
+    if (count <= 1 << 20 && (size_t)out.len >= count * 4 * (size_t)ed_model_dim(self->model))
+        problem = ed_model_embed(self->model, ids.buf, (int)count, out.buf, error) ? error : NULL;
+    PyBuffer_Release(&ids);
+    PyBuffer_Release(&out);
+    if (problem)
+        return ed_python_fail(problem);
+    Py_RETURN_NONE;
 }
 
 static PyObject *model_isa(Model *self, void *unused)
@@ -80,7 +102,9 @@ static PyGetSetDef model_values[] = {
 
 static PyMethodDef model_methods[] = {
     {"beside", (PyCFunction)model_beside, METH_VARARGS,
-     "beside(spec): a second model over the same data, with the same threads."},
+     "beside(spec, data=None): a second model with the same threads; None: over the same data."},
+    {"embed", (PyCFunction)model_embed, METH_VARARGS,
+     "embed(ids [n], out [n, dim]): as they enter layer 0, without positions."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -124,10 +148,12 @@ static PyMethodDef functions[] = {
 static int add_all(PyObject *module)
 {
     PyObject *model = PyType_FromSpec(&ed_python_model),
-             *session = PyType_FromSpec(&ed_python_session);
+             *session = PyType_FromSpec(&ed_python_session),
+             *linear = PyType_FromSpec(&ed_python_linear);
     failure = PyErr_NewException("edgedec.runtimes.native._engine.Refused", PyExc_ValueError, NULL);
     return PyModule_AddObjectRef(module, "Model", model) ||
                    PyModule_AddObjectRef(module, "Session", session) ||
+                   PyModule_AddObjectRef(module, "Linear", linear) ||
                    PyModule_AddObjectRef(module, "Refused", failure)
                ? -1
                : 0;

@@ -24,7 +24,7 @@ typedef struct {
 /* NULL, with the exception for what the engine refuses. */
 PyObject *ed_python_fail(const char *message);
 
-extern PyType_Spec ed_python_model, ed_python_session;
+extern PyType_Spec ed_python_model, ed_python_session, ed_python_linear;
 
 int ed_python_is_model(PyObject *object);
 

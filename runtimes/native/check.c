@@ -214,6 +214,20 @@ static int check_tables(const EdModel *model, char *error)
     return check_vector(model, spec->head_bias, spec->vocab, "head.bias", error);
 }
 
+int ed_check_linear(const EdModel *over, const EdLinearSpec *spec, char *error)
+{
+    const EdMatrix *m = &spec->matrix;
+    if (m->outputs < 1 || m->outputs > 1 << 26 || m->inputs < 16 || m->inputs > MOST_WIDTH ||
+        m->inputs % 16)
+        return ed_fail(error, "a matrix of [%d, %d]", m->outputs, m->inputs);
+    if (!isfinite(spec->scale) || !(spec->softcap >= 0.0f))
+        return ed_fail(error, "a matrix with a wrong scale or cap");
+    if (check_matrix(over, m, m->outputs, m->inputs, "the matrix", error) ||
+        check_norm(over, &spec->norm, m->inputs, "the norm", error))
+        return -1;
+    return check_vector(over, spec->bias, m->outputs, "the bias", error);
+}
+
 int ed_check(const EdModel *model, char *error)
 {
     const EdModelSpec *spec = &model->spec;

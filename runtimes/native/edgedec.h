@@ -100,12 +100,39 @@ typedef struct EdSession EdSession;
  * aligned to 64 bytes. isa: the name of an instruction set, or NULL for the best one here. */
 EdModel *ed_model_open(const void *spec, size_t spec_size, const void *data, size_t data_size,
                        const char *isa, int threads, char *error);
-/* A second model over the data of the first, with its instruction set and its threads; it must be
- * closed before the first. */
-EdModel *ed_model_beside(EdModel *model, const void *spec, size_t spec_size, char *error);
+/* A second model with the instruction set and the threads of the first, over data of its own or,
+ * where that is NULL, over the first one's; it must be closed before the first. */
+EdModel *ed_model_beside(EdModel *model, const void *spec, size_t spec_size, const void *data,
+                         size_t data_size, char *error);
 void ed_model_close(EdModel *model);
 const char *ed_model_isa(const EdModel *model);
 int ed_model_dim(const EdModel *model);
+/* What ids enter layer 0 as, scaled, without positions and norm: [count, dim]. */
+int ed_model_embed(const EdModel *model, const int32_t *ids, int count, float *vectors,
+                   char *error);
+
+/* One matrix by itself: y = softcap(scale * (norm(x) W^T + bias)). Its inputs are a multiple of
+ * 16; the norm is over them. */
+typedef struct {
+    EdMatrix matrix;
+    EdNorm norm;
+    uint64_t bias;
+    float scale, softcap;
+} EdLinearSpec;
+
+typedef struct EdLinear EdLinear;
+
+/* Beside a model, as `ed_model_beside`. Used by one thread at a time. */
+EdLinear *ed_linear_open(EdModel *model, const EdLinearSpec *spec, const void *data,
+                         size_t data_size, char *error);
+void ed_linear_close(EdLinear *linear);
+int ed_linear_inputs(const EdLinear *linear);
+int ed_linear_outputs(const EdLinear *linear);
+/* y [rows, outputs] of x [rows, inputs], with the same bits whatever rows stand beside a row. */
+void ed_linear_run(EdLinear *linear, const float *x, int rows, float *y);
+/* The k (1 to outputs) largest of each line of y, largest first, of equal ones the smaller id. */
+void ed_linear_topk(EdLinear *linear, const float *x, int rows, int k, int32_t *ids,
+                    float *values);
 
 /* The instruction sets that this machine can run, best first; NULL ends the list. */
 const char *const *ed_isas(void);

@@ -25,6 +25,21 @@ static void unpack(const EdModel *model, const EdMatrix *m, int output, float *t
     }
 }
 
+int ed_model_embed(const EdModel *model, const int32_t *ids, int count, float *vectors, char *error)
+{
+    const EdModelSpec *spec = &model->spec;
+    for (int i = 0; i < count; i++)
+        if (ids[i] < 0 || ids[i] >= spec->vocab)
+            return ed_fail(error, "the id %d of %d", ids[i], spec->vocab);
+    for (int i = 0; i < count; i++) {
+        float *x = vectors + (size_t)i * (size_t)spec->dim;
+        unpack(model, &spec->embed, ids[i], x);
+        if (spec->embed_scale != 1.0f)
+            model->kernels->scale(x, spec->embed_scale, spec->dim, x);
+    }
+    return 0;
+}
+
 static void enter(EdRun *run, int row, float *x)
 {
     const EdModel *model = run->model;

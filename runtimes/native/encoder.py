@@ -13,10 +13,10 @@ import numpy as np
 
 from edgedec import frontend as frontends
 from edgedec.manifest import Manifest
+from edgedec.mapped import Mapped
 from edgedec.weights import shapes
 
 from . import _engine, spec
-from .packed import Packed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +37,7 @@ class Encoder:
     """See `read`; it may be used by several threads at once."""
 
     def __init__(
-        self, model: _engine.Model, manifest: Manifest, stack: Stack, packed: Packed
+        self, model: _engine.Model, manifest: Manifest, stack: Stack, packed: Mapped
     ) -> None:
         self._model = model.beside(spec.encode_encoder(manifest, stack, packed.tensors))
         self._layers, self._width = len(stack.layers), manifest.architecture.embed.dim
@@ -78,15 +78,12 @@ class Encoder:
             return _engine.Session(self._model, FP16, KEPT_ROWS)
 
 
-def _frontend_weights(architecture: Architecture, packed: Packed) -> Mapping[str, Floats]:
+def _frontend_weights(architecture: Architecture, packed: Mapped) -> Mapping[str, Floats]:
     """The front end's tensors by their names in it, as views of the mapped file."""
 
     def one(name: str, shape: tuple[int, ...]) -> Floats:
-        place = packed.tensors[name]
-        lines = math.prod(place.shape[:-1])
-        values: NDArray[np.float32] = np.frombuffer(
-            packed.data, "<f4", math.prod(place.shape), place.offset
-        )
+        values: NDArray[np.float32] = packed.array(name)
+        lines = math.prod(values.shape[:-1])
         used = math.prod(shape) // lines
         return values.reshape(lines, -1)[:, :used].reshape(shape)
 

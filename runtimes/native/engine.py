@@ -6,13 +6,13 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from edgedec import __version__
+from edgedec.architecture import Architecture
 from edgedec.bundle import Bundle
 from edgedec.contracts import Capabilities
 from edgedec.errors import BundleError, UsageError
-from edgedec.runtimes import _learned
+from edgedec.mapped import Mapped
+from edgedec.runtimes._learned import Learned
 
 from . import _engine, spec
 from ._engine import Model, Refused
@@ -32,6 +32,22 @@ KV_TYPES = ("fp16", "int8")
 """By the engine's number."""
 
 
+def capabilities_of(architecture: Architecture, kv_type: str) -> Capabilities:
+    """What the engine can do with a model."""
+    layers = architecture.layers
+    return Capabilities(
+        max_rows=min(MAX_ROWS, architecture.limits.context),
+        prompt_rows=PROMPT_ROWS,
+        cuts=tuple(range(1, layers)),
+        resume=layers > 1,
+        hidden_layers=tuple(range(layers + 1)),
+        learned_ids=True,
+        encoder=architecture.encoder is not None,
+        exactness="bitwise",
+        kv_types=(kv_type, *(kind for kind in KV_TYPES if kind != kv_type)),
+    )
+
+
 class Native:
     """See `edgedec.contracts.Engine`.
 
@@ -49,6 +65,7 @@ class Native:
                 f"keys and values cannot be stored as {kv_type!r}; there is {', '.join(KV_TYPES)}"
             )
         packed, manifest = open_packed(bundle), bundle.manifest
+        self.file: Mapped | None = packed
         stack = manifest.architecture.encoder
         try:
             model = Model(spec.encode(manifest, packed.tensors), packed.data, isa, threads)
@@ -63,20 +80,8 @@ class Native:
             "runtime": "native",
             "keys_and_values": self.kv_type,
         }
-        self.learned: Floats = np.zeros((0, self.architecture.embed.dim), np.float32)
-        self.ids = self.architecture.vocab
-        layers = self.architecture.layers
-        self.capabilities = Capabilities(
-            max_rows=min(MAX_ROWS, self.architecture.limits.context),
-            prompt_rows=PROMPT_ROWS,
-            cuts=tuple(range(1, layers)),
-            resume=layers > 1,
-            hidden_layers=tuple(range(layers + 1)),
-            learned_ids=True,
-            encoder=stack is not None,
-            exactness="bitwise",
-            kv_types=(self.kv_type, *(kind for kind in KV_TYPES if kind != self.kv_type)),
-        )
+        self.learned = Learned(self.architecture.vocab, self.architecture.embed.dim)
+        self.capabilities = capabilities_of(self.architecture, self.kv_type)
 
     @property
     def model(self) -> Model:
@@ -114,15 +119,14 @@ class Native:
         """A new, empty session."""
         return NativeSession(self)
 
-    def set_learned(self, vectors: Floats) -> None:
-        """The embeddings [count, D] that ids V, V + 1, ... stand for.
+    def learn(self, vectors: Floats) -> int:
+        """Embeddings [count, D] for new ids; returns the first. The same have the same ids.
 
         Raises:
             UsageError: another width than the model's, or no vector.
         """
-        self.learned = _learned.checked(vectors, self.architecture.embed.dim)
-        self.ids = self.architecture.vocab + len(self.learned)
+        return self.learned.learn(vectors)
 
     def close(self) -> None:
         """Give the weights back, once its sessions are gone too."""
-        self._model = self._encoder = None
+        self._model = self._encoder = self.file = None

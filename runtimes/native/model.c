@@ -11,6 +11,7 @@
 /* Of step.c, rounded up. */
 #define PHASES_PER_LAYER 24
 #define PHASES_BESIDES 16
+#define MISPLACED "the data does not begin at a multiple of 64 bytes"
 
 static int take(void *to, const unsigned char **from, size_t *left, size_t size)
 {
@@ -66,7 +67,7 @@ EdModel *ed_model_open(const void *spec, size_t spec_size, const void *data, siz
     else if (threads < 1 || threads > MOST_THREADS)
         ed_fail(error, "%d threads; 1 to %d can be used", threads, MOST_THREADS);
     else if ((uintptr_t)data % 64)
-        ed_fail(error, "the data does not begin at a multiple of 64 bytes");
+        ed_fail(error, MISPLACED);
     else if (!read_spec(model, spec, spec_size, error) && !ed_check(model, error)) {
         model->team = ed_team_open(threads, phases_of(model));
         if (model->team)
@@ -77,19 +78,26 @@ EdModel *ed_model_open(const void *spec, size_t spec_size, const void *data, siz
     return NULL;
 }
 
-EdModel *ed_model_beside(EdModel *first, const void *spec, size_t spec_size, char *error)
+int ed_model_share(EdModel *model, EdModel *first, const void *data, size_t data_size, char *error)
+{
+    model->data = data ? data : first->data;
+    model->data_size = data ? data_size : first->data_size;
+    model->kernels = first->kernels;
+    model->team = first->team;
+    model->beside = first;
+    return (uintptr_t)model->data % 64 ? ed_fail(error, MISPLACED) : 0;
+}
+
+EdModel *ed_model_beside(EdModel *first, const void *spec, size_t spec_size, const void *data,
+                         size_t data_size, char *error)
 {
     EdModel *model = calloc(1, sizeof *model);
     if (!model) {
         ed_fail(error, "no memory");
         return NULL;
     }
-    model->data = first->data;
-    model->data_size = first->data_size;
-    model->kernels = first->kernels;
-    model->team = first->team;
-    model->beside = first;
-    if (!read_spec(model, spec, spec_size, error) && !ed_check(model, error)) {
+    if (!ed_model_share(model, first, data, data_size, error) &&
+        !read_spec(model, spec, spec_size, error) && !ed_check(model, error)) {
         if (!ed_team_widen(model->team, phases_of(model)))
             return model;
         ed_fail(error, "no memory");

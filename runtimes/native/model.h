@@ -142,8 +142,22 @@ static inline void ed_normalise(const EdRun *run, const EdNorm *norm, int count,
 
 int ed_fail(char *error, const char *format, ...);
 
+/* model.c: a model takes over what `ed_model_beside` says. */
+int ed_model_share(EdModel *model, EdModel *first, const void *data, size_t data_size, char *error);
+
 /* check.c: refuses a description that would make a kernel read outside of the data. */
 int ed_check(const EdModel *model, char *error);
+int ed_check_linear(const EdModel *over, const EdLinearSpec *spec, char *error);
+
+/* result.c: of lines of `count` numbers, `stride` from one to the next. */
+typedef struct {
+    const EdKernels *kernels;
+    EdTeam *team;
+    const float *numbers;
+    int lines, count, stride;
+} EdLines;
+
+void ed_lines_topk(const EdLines *lines, int k, int32_t *ids, float *values);
 
 /* buffers.c */
 EdWidths ed_widths(const EdModel *model);

@@ -1,31 +1,29 @@
 """`native.safetensors`: which tensors it holds for a model, and opening it without trusting it.
 
-An ordinary safetensors file, laid out so that the engine can use it where it lies: the data begin
-at a multiple of 64 bytes of the file and so does every tensor, without holes. A matrix [N, K] with
-blocks of B inputs is `X.weight`, U8 [tiles of 16 outputs, blocks, 2 B bits], and `X.scales`, F16
-[tiles * blocks, even, 16]; the order inside a tile stands in `edgedec.h`. Vectors and the position
-tables are F32, padded with zeros to a multiple of 16; so are the kernels of a front end, as
-[channels, inputs * kernel]. `{stack}.distance_bias` is T5's bias, F32 [heads, distances], a column
-for each distance (`distances`) in place of a row for each bucket; `rope.{i}` are the F64
-frequencies of the i-th distinct rotary positions. It knows shapes and places, not what is computed
-with them.
+A file as `edgedec.mapped` lays it out, so that the engine can use it where it lies. A matrix
+[N, K] with blocks of B inputs is `X.weight`, U8 [tiles of 16 outputs, blocks, 2 B bits], and
+`X.scales`, F16 [tiles * blocks, even, 16]; the order inside a tile stands in `edgedec.h`. Vectors
+and the position tables are F32, padded with zeros to a multiple of 16; so are the kernels of a
+front end, as [channels, inputs * kernel]. `{stack}.distance_bias` is T5's bias, F32 [heads,
+distances], a column for each distance (`distances`) in place of a row for each bucket; `rope.{i}`
+are the F64 frequencies of the i-th distinct rotary positions. It knows shapes and places, not what
+is computed with them.
 """
 
 from __future__ import annotations
 
 import math
-import mmap
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-import msgspec
 from msgspec.structs import replace
 
+from edgedec import mapped
 from edgedec.architecture import Architecture, Attention, BiasTable, Layer, Rope, Stack
 from edgedec.errors import BundleError, UnsupportedError
 from edgedec.manifest import Format
+from edgedec.mapped import Mapped, Tensor, open_mapped
+from edgedec.parts import IDS, Contents
 from edgedec.rope import rotated
 from edgedec.runtimes._source import most_rows
 from edgedec.weights import role, shapes
@@ -34,47 +32,13 @@ if TYPE_CHECKING:
     from edgedec.bundle import Bundle
 
 LAYOUT = 1
-LINE = 64
 TILE = 16
 DISTANCE_BIAS = "distance_bias"
 BLOCKS = (32, 64, 128)
 BITS = {"int8": 8, "int4": 4}
-ITEM_BYTES = {"U8": 1, "F16": 2, "F32": 4, "F64": 8}
 MAX_HEAD = 1024
-MAX_HEADER = 64 << 20
 MAX_SIZE = 2**31 - 1
 """The engine counts outputs, inputs and rows in 32 bits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """How a tensor is stored."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        """Its bytes."""
-        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
-
-    def __str__(self) -> str:
-        return f"{self.dtype} {list(self.shape)}"
-
-
-@dataclass(frozen=True, slots=True)
-class Place(Tensor):
-    """A tensor in the file; `offset` counts from the file's beginning."""
-
-    offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """An opened file: its bytes, mapped and never written, and where the tensors lie."""
-
-    data: mmap.mmap
-    tensors: Mapping[str, Place]
 
 
 # --- what a model's file holds -------------------------------------------------------------------
@@ -213,6 +177,40 @@ def tensors(architecture: Architecture, format_of: Callable[[str], Format]) -> d
     return found
 
 
+def part_tensors(contents: Contents) -> dict[str, Tensor]:
+    """Every tensor of a trained part's file (`edgedec.parts`), in its order.
+
+    Raises:
+        UnsupportedError: the engine does not run what they are; names the part.
+    """
+
+    form, own = contents.format, contents.architecture
+    if form.kind not in BITS or form.block not in BLOCKS:
+        raise UnsupportedError(f"its matrices are {form}, not int4 or int8 in blocks")
+    found: dict[str, Tensor] = {}
+    groups = [_matrix(f"{name}.weight", size, form) for name, size in contents.matrices.items()]
+    for name, shape in contents.vectors.items():
+        groups.append({name: Tensor("F32", (*shape[:-1], _up(shape[-1], TILE)))})
+    if contents.ids:
+        groups.append({IDS: Tensor("I32", (_up(contents.ids, TILE),))})
+    if own is not None:
+        _check_layers(own, lambda name: form)
+        groups.append(tensors(own, lambda name: form))
+    for group in groups:
+        both = found.keys() & group.keys()
+        if both:
+            raise UnsupportedError(f"it has two tensors {min(both)}")
+        found |= group
+    return found
+
+
+def _check_layers(architecture: Architecture, format_of: Callable[[str], Format]) -> None:
+    check(architecture)
+    problem = format_problem(architecture, format_of) or _size_problem(architecture)
+    if problem is not None:
+        raise UnsupportedError(problem)
+
+
 def _biases(architecture: Architecture, prefix: str) -> Tensor:
     attention = stacks(architecture)[prefix].layers[0].self_attention
     assert attention.bias_table is not None  # else there were no such tensor
@@ -240,16 +238,8 @@ def _up(number: int, multiple: int) -> int:
 
 # --- opening -------------------------------------------------------------------------------------
 
-Natural = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 
-
-class _Entry(msgspec.Struct, forbid_unknown_fields=True):
-    dtype: Annotated[str, msgspec.Meta(max_length=16)]
-    shape: Annotated[tuple[Natural, ...], msgspec.Meta(max_length=8)]
-    data_offsets: tuple[Natural, Natural]
-
-
-def open_packed(bundle: Bundle) -> Packed:
+def open_packed(bundle: Bundle) -> Mapped:
     """Map the file of a bundle after checking its header; nothing else of it is read.
 
     Raises:
@@ -270,76 +260,5 @@ def open_packed(bundle: Bundle) -> Packed:
     problem = problem or _size_problem(architecture)
     if problem:
         raise BundleError(f"{bundle.path.name}: {problem}: export it again")
-    path = bundle.file(form.file)
     expected = tensors(architecture, bundle.manifest.format_of)
-    try:
-        with path.open("rb") as file:
-            places = _places(file, path, expected)
-            return Packed(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), places)
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path} cannot be mapped: {error}") from None
-
-
-def _places(file: BinaryIO, path: Path, expected: Mapping[str, Tensor]) -> dict[str, Place]:
-    size = file.seek(0, 2)
-    file.seek(0)
-    length = int.from_bytes(file.read(8), "little")
-    if size < 8 or length > min(MAX_HEADER, size - 8):
-        raise BundleError(
-            f"{path} has {size} bytes and says that its header has {length}: it is cut off or is "
-            "no safetensors file"
-        )
-    start = 8 + length
-    if start % LINE:
-        raise BundleError(f"{path}: its data begin at byte {start}, no multiple of {LINE}")
-    header = _header(file.read(length), path)
-    _check_names(path, header, expected)
-    places: dict[str, Place] = {}
-    for name, entry in header.items():
-        wanted = expected[name]
-        _check_entry(path, name, entry, wanted)
-        places[name] = Place(wanted.dtype, wanted.shape, start + entry.data_offsets[0])
-    _check_places(path, places, start, size)
-    return places
-
-
-def _header(text: bytes, path: Path) -> dict[str, _Entry]:
-    try:
-        raw = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-        raw.pop("__metadata__", None)
-        return {name: msgspec.json.decode(entry, type=_Entry) for name, entry in raw.items()}
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BundleError(f"{path}: its header cannot be read: {error}") from None
-
-
-def _check_names(path: Path, found: Mapping[str, object], expected: Mapping[str, object]) -> None:
-    for names, what in (
-        (expected.keys() - found.keys(), "is missing"),
-        (found.keys() - expected.keys(), "is none of this model's tensors"),
-    ):
-        if names:
-            raise BundleError(f"{path}: {min(names)[:80]!r} {what}: export the model again")
-
-
-def _check_entry(path: Path, name: str, entry: _Entry, wanted: Tensor) -> None:
-    first, end = entry.data_offsets
-    if (entry.dtype, entry.shape) != (wanted.dtype, wanted.shape):
-        found = f"{entry.dtype!r} {list(entry.shape)}"
-        raise BundleError(f"{path}: {name} is {found}, this model needs {wanted}")
-    if end - first != wanted.size:
-        raise BundleError(f"{path}: {name} has {end - first} bytes, {wanted} has {wanted.size}")
-    if first % LINE:
-        raise BundleError(f"{path}: {name} begins at byte {first} of the data, not at a {LINE}th")
-
-
-def _check_places(path: Path, places: Mapping[str, Place], start: int, size: int) -> None:
-    end = start
-    for name, place in sorted(places.items(), key=lambda item: item[1].offset):
-        if place.offset != end:
-            how = "overlaps another tensor" if place.offset < end else "leaves a hole before it"
-            raise BundleError(f"{path}: {name} {how}: export the model again")
-        end += place.size
-        if end > size:
-            raise BundleError(f"{path} has {size} bytes, but {name} ends at {end}: it is cut off")
-    if end != size:
-        raise BundleError(f"{path} has {size} bytes, its tensors end at {end}: copy it again")
+    return open_mapped(bundle.file(form.file), lambda metadata: expected, mapped.MODEL)

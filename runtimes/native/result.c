@@ -24,43 +24,54 @@ const float *ed_session_logits(const EdSession *session, int line)
            (size_t)line * (size_t)ed_padded(session->model->spec.vocab, 16);
 }
 
+static EdLines lines_of(const EdSession *session)
+{
+    const EdModel *model = session->model;
+    return (EdLines){.kernels = model->kernels,
+                     .team = model->team,
+                     .numbers = session->buffers.logits,
+                     .lines = session->lines,
+                     .count = model->spec.vocab,
+                     .stride = ed_padded(model->spec.vocab, 16)};
+}
+
+static const float *line_of(const EdLines *lines, int line)
+{
+    return lines->numbers + (size_t)line * (size_t)lines->stride;
+}
+
 typedef struct {
-    EdSession *session;
+    const EdLines *lines;
     int32_t *ids;
     float *values;
     int k;
 } Search;
 
-/* Fewer logits than this are searched sooner than a second thread has woken up. */
+/* Fewer numbers than this are searched sooner than a second thread has woken up. */
 enum { ALONE = 1 << 16 };
 
-static int alone(const EdSession *session)
+static void run(const EdLines *lines, EdWork *work, Search *search)
 {
-    return session->lines * session->model->spec.vocab <= ALONE;
-}
-
-static void best_of(const Search *search, int line)
-{
-    const EdModel *model = search->session->model;
-    search->ids[line] =
-        model->kernels->argmax(ed_session_logits(search->session, line), model->spec.vocab);
+    if ((int64_t)lines->lines * lines->count <= ALONE)
+        ed_team_alone(work, search);
+    else
+        ed_team_run(lines->team, work, search);
 }
 
 static void find_best(void *work, EdWorker *me)
 {
     Search *search = work;
-    while (ed_team_take(me, 1, search->session->lines))
+    const EdLines *lines = search->lines;
+    while (ed_team_take(me, 1, lines->lines))
         for (int i = me->next; i < me->end; i++)
-            best_of(search, i);
+            search->ids[i] = lines->kernels->argmax(line_of(lines, i), lines->count);
 }
 
 void ed_session_argmax(EdSession *session, int32_t *best)
 {
-    Search search = {.session = session, .ids = best};
-    for (int i = 0; alone(session) && i < session->lines; i++)
-        best_of(&search, i);
-    if (!alone(session))
-        ed_team_run(session->model->team, find_best, &search);
+    EdLines lines = lines_of(session);
+    Search search = {.lines = &lines, .ids = best};
+    run(&lines, find_best, &search);
 }
 
 /* Put x before all that are smaller; of equals the earlier id stays in front. */
@@ -96,20 +107,19 @@ static float kth_largest(const float *x, int count, int k)
  * hardly more than k stretches are looked through. */
 static void top_of(const Search *search, int line)
 {
-    const EdModel *model = search->session->model;
-    const float *x = ed_session_logits(search->session, line);
-    int k = search->k, vocab = model->spec.vocab, have = 0;
-    int stretch = ed_padded(vocab / STRETCHES + 1, 64), stretches = (vocab - 1) / stretch + 1;
+    const EdKernels *kernels = search->lines->kernels;
+    const float *x = line_of(search->lines, line);
+    int k = search->k, count = search->lines->count, have = 0;
+    int stretch = ed_padded(count / STRETCHES + 1, 64), stretches = (count - 1) / stretch + 1;
     int32_t *ids = search->ids + line * k;
     float *values = search->values + line * k, largest[STRETCHES], least;
     for (int i = 0; i < stretches; i++)
-        largest[i] = model->kernels->largest(x + i * stretch,
-                                             ed_least(stretch, vocab - i * stretch));
+        largest[i] = kernels->largest(x + i * stretch, ed_least(stretch, count - i * stretch));
     least = k <= TOP_FEW ? kth_largest(largest, stretches, k) : -INFINITY;
     for (int i = 0; i < stretches; i++) {
         if (largest[i] < least || (have == k && !(largest[i] > values[k - 1])))
             continue;
-        for (int j = i * stretch; j < ed_least((i + 1) * stretch, vocab); j++)
+        for (int j = i * stretch; j < ed_least((i + 1) * stretch, count); j++)
             if (!(x[j] < least) && (have < k || x[j] > values[k - 1]))
                 have = insert(ids, values, have, k, j, x[j]);
     }
@@ -118,16 +128,19 @@ static void top_of(const Search *search, int line)
 static void find_top(void *work, EdWorker *me)
 {
     Search *search = work;
-    while (ed_team_take(me, 1, search->session->lines))
+    while (ed_team_take(me, 1, search->lines->lines))
         for (int i = me->next; i < me->end; i++)
             top_of(search, i);
 }
 
+void ed_lines_topk(const EdLines *lines, int k, int32_t *ids, float *values)
+{
+    Search search = {lines, ids, values, k};
+    run(lines, find_top, &search);
+}
+
 void ed_session_topk(EdSession *session, int k, int32_t *ids, float *values)
 {
-    Search search = {session, ids, values, k};
-    for (int i = 0; alone(session) && i < session->lines; i++)
-        top_of(&search, i);
-    if (!alone(session))
-        ed_team_run(session->model->team, find_top, &search);
+    EdLines lines = lines_of(session);
+    ed_lines_topk(&lines, k, ids, values);
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -25,9 +25,12 @@ from .result import NativeResult
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edgedec.contracts import Floats, Ints
+    from edgedec.architecture import Architecture
+    from edgedec.contracts import Capabilities, Floats, Ints
+    from edgedec.runtimes._learned import Learned
 
-    from .engine import Native
+    from ._engine import Model
+    from .encoder import Encoder
 
 SPARE = 4096
 """Living rows beyond the context: beams that share nothing hold many. Memory is touched by use."""
@@ -36,10 +39,31 @@ _ANY = Want()
 _NONE = np.zeros(0, np.int32)
 
 
+class Layered(Protocol):
+    """Layers that sessions run: a bundle's, or those of a trained part."""
+
+    architecture: Architecture
+    capabilities: Capabilities
+    kv_type: str
+    identity: dict[str, str]
+    learned: Learned
+
+    @property
+    def model(self) -> Model:
+        """The C engine's model."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """What reads a source."""
+
+    def session(self) -> NativeSession:
+        """A new, empty session."""
+
+
 class NativeSession:
     """A trunk, living rows, and their keys and values in the C engine."""
 
-    def __init__(self, engine: Native) -> None:
+    def __init__(self, engine: Layered) -> None:
         self._engine = engine
         self._model = engine.architecture
         tree = RowTree(self._model.layers, self._model.limits.context, SPARE, compact=True)
@@ -78,7 +102,7 @@ class NativeSession:
             self._check_vectors(rows.hidden)
         elif not run & 1:
             raise UsageError("rows that do not begin at layer 0 need hidden vectors")
-        call = self._tree.place(rows, run, engine.ids)
+        call = self._tree.place(rows, run, engine.learned.ids)
         return self._run(call, run, layers, (chosen, want.hidden), rows)
 
     def resume(
@@ -159,7 +183,7 @@ class NativeSession:
             visible = None if visible is None else np.ascontiguousarray(visible[order])
             vectors = None if vectors is None else np.ascontiguousarray(vectors[order])
             heads = np.argsort(order)[heads]
-        learned = self._engine.learned
+        learned = self._engine.learned.vectors
         try:
             self._session.step(
                 len(self._tree.tokens),
@@ -272,7 +296,7 @@ class NativeSession:
     def load(self, path: Path) -> None:
         """Take over a saved trunk and its source; what was here is dropped."""
         most = _source.most_rows(self._model)
-        limits = _state.Limits(self._model.limits.context, self._engine.ids, most)
+        limits = _state.Limits(self._model.limits.context, self._engine.learned.ids, most)
         found, heard = _state.read(path, self._engine.identity, self._shapes, limits)
         tree = self._tree.restored(found["tokens"].tolist(), found["positions"])
         self._take_over(tree, found["rows"])

@@ -7,19 +7,19 @@ says. It knows the architecture and where the tensors lie, and reads no weights.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from edgedec.architecture import Architecture, Attention, Layer, Norm, Rope, Stack
 from edgedec.errors import BundleError
-from edgedec.manifest import Manifest
+from edgedec.manifest import Format
+from edgedec.mapped import Place
 from edgedec.rope import inverse_frequencies
 from edgedec.runtimes._source import most_rows
 from edgedec.runtimes.native.packed import (
     BITS,
     DISTANCE_BIAS,
-    Place,
     distances,
     ropes,
     scales_of,
@@ -69,39 +69,94 @@ MODEL = _struct(
     **_all("embed_norm final_norm source_norm", NORM),
     **_all("embed_scale head_scale head_softcap padding", "f4"),
 )
+LINEAR = _struct(matrix=MATRIX, norm=NORM, bias="u8", **_all("scale softcap", "f4"))
 STRUCTS = {"EdMatrix": MATRIX, "EdNorm": NORM, "EdRope": ROPE, "EdAttention": ATTENTION,
-           "EdLayer": LAYER, "EdModelSpec": MODEL}  # fmt: skip
+           "EdLayer": LAYER, "EdModelSpec": MODEL, "EdLinearSpec": LINEAR}  # fmt: skip
 
 
-def encode(manifest: Manifest, tensors: Mapping[str, Place]) -> bytes:
+class Described(Protocol):
+    """A model and how its matrices are stored: a manifest, or the layers of a trained part."""
+
+    @property
+    def architecture(self) -> Architecture:
+        """What the model is."""
+
+    def format_of(self, tensor: str) -> Format:
+        """How a tensor is stored."""
+
+
+def encode(model: Described, tensors: Mapping[str, Place]) -> bytes:
     """The decoder for `ed_model_open`; offsets count from the beginning of the mapped file.
 
-    `tensors` are those of `open_packed`, which has checked that all are there.
+    `tensors` are those of an opened file, which were checked to be all there.
 
     Raises:
         BundleError: a number that the engine cannot hold, or rotary positions without sense.
     """
-    stack = manifest.architecture.decoder
-    writer = _Writer(manifest, tensors, "decoder", stack)
+    writer = _Writer(model, tensors, "decoder", model.architecture.decoder)
     return writer.whole(writer.decoder())
 
 
-def encode_encoder(manifest: Manifest, stack: Stack, tensors: Mapping[str, Place]) -> bytes:
+def encode_encoder(model: Described, stack: Stack, tensors: Mapping[str, Place]) -> bytes:
     """The encoder for `ed_model_beside`, like `encode`; the decoder applies its final norm."""
-    writer = _Writer(manifest, tensors, "encoder", stack)
+    writer = _Writer(model, tensors, "encoder", stack)
     return writer.whole(writer.encoder())
+
+
+def encode_head(model: Described, tensors: Mapping[str, Place]) -> bytes:
+    """The decoder's final norm and head for `ed_linear_open`, like `encode`."""
+    fields = _Writer(model, tensors, "decoder", model.architecture.decoder).decoder()
+    return encode_linear(
+        {
+            "matrix": fields["head"],
+            "norm": fields["final_norm"],
+            "bias": fields["head_bias"],
+            "scale": fields["head_scale"],
+            "softcap": fields["head_softcap"],
+        }
+    )
+
+
+def encode_linear(fields: Mapping[str, object]) -> bytes:
+    """An `EdLinearSpec` for `ed_linear_open`; a field that is left out is 0, or 1 for `scale`."""
+    linear = np.zeros(1, LINEAR)
+    _fill(linear[0], {"scale": 1.0, **fields})
+    return linear.tobytes()
+
+
+def matrix(
+    tensors: Mapping[str, Place], name: str, shape: tuple[int, ...], form: Format
+) -> dict[str, object]:
+    """The fields of an `EdMatrix` [outputs, inputs]."""
+    outputs, inputs = shape
+    return {
+        "weight": tensors[name].offset,
+        "scales": tensors[scales_of(name)].offset,
+        "outputs": outputs,
+        "inputs": inputs,
+        "bits": BITS[form.kind],
+        "block": form.block,
+    }
+
+
+def norm(tensors: Mapping[str, Place], name: tuple[str, str], spec: Norm) -> dict[str, object]:
+    """The fields of an `EdNorm`, of the names of its weight and its bias; none without a weight."""
+    weight, bias = (tensors[each].offset if each in tensors else 0 for each in name)
+    if not weight:
+        return {}
+    return {"weight": weight, "bias": bias, "kind": NORMS[spec.kind], "eps": spec.eps}
 
 
 class _Writer:
     """The fields of each struct by name; one that is left out stays zero: there is none."""
 
     def __init__(
-        self, manifest: Manifest, tensors: Mapping[str, Place], prefix: str, stack: Stack
+        self, model: Described, tensors: Mapping[str, Place], prefix: str, stack: Stack
     ) -> None:
-        self._manifest = manifest
+        self._described = model
         self._tensors = tensors
         self._prefix, self._stack = prefix, stack
-        self._shapes = shapes(manifest.architecture)
+        self._shapes = shapes(model.architecture)
         self._ropes = {kind: index for index, kind in enumerate(stack_ropes(stack))}
 
     def whole(self, model: Mapping[str, object]) -> bytes:
@@ -109,7 +164,7 @@ class _Writer:
         head, layers = np.zeros(1, MODEL), np.zeros(len(self._stack.layers), LAYER)
         rotary = np.zeros(len(self._ropes), ROPE)
         _fill(head[0], model)
-        stored = ropes(self._manifest.architecture)
+        stored = ropes(self._described.architecture)
         for (rope, width), index in self._ropes.items():
             place = self._tensors[f"rope.{stored[rope, width]}"]
             _fill(rotary[index], _rope(rope, width, place))
@@ -118,7 +173,7 @@ class _Writer:
         return head.tobytes() + rotary.tobytes() + layers.tobytes()
 
     def decoder(self) -> dict[str, object]:
-        spec: Architecture = self._manifest.architecture
+        spec: Architecture = self._described.architecture
         head, read = spec.head, spec.encoder.final_norm if spec.encoder else None
         embed = self._matrix("embed")
         return {
@@ -136,7 +191,7 @@ class _Writer:
         }
 
     def encoder(self) -> dict[str, object]:
-        spec: Architecture = self._manifest.architecture
+        spec: Architecture = self._described.architecture
         own = spec.source_embed
         read: dict[str, object] = {"embed_scale": 1.0}  # sound enters as vectors
         if spec.frontend is None:
@@ -152,7 +207,7 @@ class _Writer:
             "layer_size": LAYER.itemsize,
             "layers": len(self._stack.layers),
             "ropes": len(self._ropes),
-            "dim": self._manifest.architecture.embed.dim,
+            "dim": self._described.architecture.embed.dim,
             "position_rows": table.count + table.offset if table else 0,
             "position_offset": table.offset if table else 0,
             "positions": self._offset(f"{self._prefix}.positions"),
@@ -187,7 +242,7 @@ class _Writer:
             "softcap": attention.softcap or 0.0,
         }
         if attention.bias_table is not None:
-            span = distances(self._manifest.architecture, self._prefix, attention.bias_table)
+            span = distances(self._described.architecture, self._prefix, attention.bias_table)
             place = self._offset(f"{self._prefix}.{DISTANCE_BIAS}")
             fields |= {"distance_bias": place, "distances": len(span), "origin": -span.start}
         for part in ("q", "k"):
@@ -205,30 +260,16 @@ class _Writer:
     def _offset(self, name: str) -> int:
         return self._tensors[name].offset if name in self._tensors else 0
 
-    def _norm(self, name: str, norm: Norm | None) -> dict[str, object]:
-        if norm is None or f"{name}.weight" not in self._tensors:
+    def _norm(self, name: str, spec: Norm | None) -> dict[str, object]:
+        if spec is None:
             return {}
-        return {
-            "weight": self._offset(f"{name}.weight"),
-            "bias": self._offset(f"{name}.bias"),
-            "kind": NORMS[norm.kind],
-            "eps": norm.eps,
-        }
+        return norm(self._tensors, (f"{name}.weight", f"{name}.bias"), spec)
 
     def _matrix(self, owner: str) -> dict[str, object]:
         name = f"{owner}.weight"
         if name not in self._tensors:
             return {}
-        outputs, inputs = self._shapes[name]
-        form = self._manifest.format_of(name)
-        return {
-            "weight": self._offset(name),
-            "scales": self._offset(scales_of(name)),
-            "outputs": outputs,
-            "inputs": inputs,
-            "bits": BITS[form.kind],
-            "block": form.block,
-        }
+        return matrix(self._tensors, name, self._shapes[name], self._described.format_of(name))
 
 
 def _rope(rope: Rope, width: int, place: Place) -> dict[str, object]:

@@ -172,15 +172,24 @@ static unsigned await_job(EdTeam *team, unsigned seen)
 
 /* Other libraries may let small numbers be flushed to zero, which would change results. Returns how
  * many phases there were, the same for every member. */
-static int work_exactly(EdTeam *team, int index)
+static int run_exactly(EdWork *work, void *argument, EdWorker me)
 {
-    EdWorker me = {.team = team, .index = index};
     fenv_t before;
     fegetenv(&before);
     fesetenv(FE_DFL_ENV);
-    team->work(team->argument, &me);
+    work(argument, &me);
     fesetenv(&before);
     return me.phase;
+}
+
+static int work_exactly(EdTeam *team, int index)
+{
+    return run_exactly(team->work, team->argument, (EdWorker){.team = team, .index = index});
+}
+
+void ed_team_alone(EdWork *work, void *argument)
+{
+    run_exactly(work, argument, (EdWorker){.index = 0});
 }
 
 /* A run that is over may be gone, with all that it works on. */
@@ -270,10 +279,27 @@ static int part_of(const EdTeam *team, int share, int left)
     return part > share ? part : share;
 }
 
+/* Alone: all pieces at once. */
+static int take_all(EdWorker *me, int all)
+{
+    if (me->taken < all) {
+        me->next = 0;
+        me->end = me->taken = all;
+        return 1;
+    }
+    me->taken = 0;
+    me->phase++;
+    return 0;
+}
+
 int ed_team_take(EdWorker *me, int share, int all)
 {
-    Phase *phase = &me->team->progress[me->phase];
-    int spins = 0, next = atomic_load_explicit(&phase->taken, memory_order_relaxed);
+    Phase *phase;
+    int spins = 0, next;
+    if (!me->team)
+        return take_all(me, all);
+    phase = &me->team->progress[me->phase];
+    next = atomic_load_explicit(&phase->taken, memory_order_relaxed);
     while (next < all) {
         int part = part_of(me->team, share, all - next),
             end = next + part < all ? next + part : all;

@@ -30,6 +30,8 @@ int ed_team_widen(EdTeam *team, int phases);
 
 /* Run `work` on every member and return when all is done; one run at a time. */
 void ed_team_run(EdTeam *team, EdWork *work, void *argument);
+/* The same on the caller's thread alone: for what is done sooner than another thread wakes up. */
+void ed_team_alone(EdWork *work, void *argument);
 
 /* Take the next of a phase's `all` pieces, [me->next, me->end): `share` of them or, while there are
  * many, a part of what is left. 0: there are no more and all are done, on to the next phase. Every

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-import numpy as np
-
 from edgedec import __version__
 from edgedec.bundle import Bundle
 from edgedec.contracts import Capabilities
 from edgedec.errors import BundleError, UsageError
-from edgedec.runtimes import _learned
+from edgedec.runtimes._learned import Learned
 
 from .bindings import Parts
 from .encoder import Encoder
@@ -56,8 +54,7 @@ class Onnx:
         ]
         self._encoder = _encoder(bundle, form, options)
         check_size(bundle.manifest)
-        self.learned: Floats = np.zeros((1, self.architecture.embed.dim), np.float32)
-        self.ids = self.architecture.vocab
+        self.learned = Learned(self.architecture.vocab, self.architecture.embed.dim)
         self._sessions: WeakSet[OnnxSession] = WeakSet()
         self.capabilities = _capabilities(form, self.architecture)
 
@@ -107,14 +104,13 @@ class Onnx:
         self._sessions.add(session)
         return session
 
-    def set_learned(self, vectors: Floats) -> None:
-        """The embeddings [count, D] that ids V, V + 1, ... stand for.
+    def learn(self, vectors: Floats) -> int:
+        """Embeddings [count, D] for new ids; returns the first. The same have the same ids.
 
         Raises:
             UsageError: another width than the model's, or no vector.
         """
-        self.learned = _learned.checked(vectors, self.architecture.embed.dim)
-        self.ids = self.architecture.vocab + len(self.learned)
+        return self.learned.learn(vectors)
 
     def close(self) -> None:
         """Give the weights back."""

@@ -49,6 +49,7 @@ class OnnxSession:
         self._crossing = crossing(self._model)
         self._encoded = Encoded.nothing(self._crossing)
         self._bindings = Bindings(parts)
+        self._nothing = np.zeros((1, self._model.embed.dim), np.float32)
         self._adopt(RowTree(self._model.layers, self._model.limits.context, SPARE))
 
     def _adopt(self, tree: RowTree) -> None:
@@ -80,7 +81,7 @@ class OnnxSession:
         engine, want = self._engine, want or _ANY
         run, chosen = self._plan(len(rows.tokens), layers, want)
         entry = self._entry(rows, run)
-        call = self._tree.place(rows, run, engine.ids)
+        call = self._tree.place(rows, run, engine.learned.ids)
         source = rows.tokens if rows.hidden is None else rows.hidden
         return self._run(call, run, chosen, want.hidden, (entry, source))
 
@@ -132,7 +133,9 @@ class OnnxSession:
         shape = Shape(count, logits, chosen is None, run, hidden, source[0])
         try:
             self._reserve()
-            learned = self._engine.learned
+            # The graph reads a row of the table even where there is none.
+            learned = self._engine.learned.vectors
+            learned = learned if len(learned) else self._nothing
             bound = self._bindings.get(shape, self._past, learned, self._encoded)
             self._enter(bound, call, chosen, source)
             bound.run()
@@ -234,7 +237,7 @@ class OnnxSession:
     def load(self, path: Path) -> None:
         """Take over a saved trunk and its source; what was here is dropped."""
         most = _source.most_rows(self._model)
-        limits = _state.Limits(self._model.limits.context, self._engine.ids, most)
+        limits = _state.Limits(self._model.limits.context, self._engine.learned.ids, most)
         found, heard = _state.read(path, self._engine.identity, self._shapes, limits)
         self._encoded = Encoded.restored(heard, self._crossing, found)
         self._take_over(found["tokens"].tolist(), found["positions"], found)

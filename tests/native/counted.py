@@ -20,6 +20,7 @@ from edgedec.architecture import Architecture, Norm
 from edgedec.distance import buckets
 from edgedec.export import _tiles, quantise
 from edgedec.manifest import Format, format_of
+from edgedec.mapped import LINE, Tensor
 from edgedec.rope import inverse_frequencies
 from edgedec.runtimes.native import packed
 from edgedec.weights import role, shapes
@@ -93,7 +94,7 @@ def _as_stored(spec: Architecture, name: str, values: Floats) -> dict[str, Float
     return {f"{prefix}.distance_bias": values[buckets(table, span)].T}
 
 
-def put(path: Path, tensors: Mapping[str, packed.Tensor], stored: Mapping[str, Any]) -> None:
+def put(path: Path, tensors: Mapping[str, Tensor], stored: Mapping[str, Any]) -> None:
     header: dict[str, Any] = {"__metadata__": {"layout": "1"}}
     data = b""
     for name, tensor in tensors.items():
@@ -104,7 +105,7 @@ def put(path: Path, tensors: Mapping[str, packed.Tensor], stored: Mapping[str, A
         header[name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": offsets}
         data += raw
     text = msgspec.json.encode(header)
-    text += b" " * (-(8 + len(text)) % packed.LINE)
+    text += b" " * (-(8 + len(text)) % LINE)
     path.write_bytes(len(text).to_bytes(8, "little") + text + data)
 
 

@@ -232,6 +232,45 @@ static void *play_all(void *argument)
     return NULL;
 }
 
+/* The model's head by itself, over a copy of the data that ends where the data end; embeddings. What
+ * it says of a row beside others it must say of the row alone. */
+static void check_head(EdModel *model, const File *spec, const File *data)
+{
+    enum { ROWS = 11, BEST = 3 };
+    EdModelSpec read;
+    EdLinearSpec head = {.scale = 1.0f};
+    EdLinear *linear;
+    char error[ED_ERROR_SIZE];
+    int dim = ed_model_dim(model);
+    float *x = reserve(ROWS * (size_t)dim * sizeof *x), *y, *alone, values[ROWS * BEST];
+    int32_t ids[ROWS * BEST] = {0};
+    memcpy(&read, spec->bytes, sizeof read);
+    for (int i = 0; i < ROWS; i++)
+        ids[i] = i % read.vocab;
+    if (ed_model_embed(model, ids, ROWS, x, error))
+        stop("no embedding:", error);
+    head = (EdLinearSpec){read.head, read.final_norm, read.head_bias, read.head_scale,
+                          read.head_softcap};
+    linear = ed_linear_open(model, &head, data->bytes, data->size, error);
+    if (linear) {
+        size_t line = (size_t)ed_linear_outputs(linear);
+        y = reserve(ROWS * line * sizeof *y);
+        alone = reserve(line * sizeof *alone);
+        ed_linear_run(linear, x, ROWS, y);
+        ed_linear_run(linear, x + 9 * dim, 1, alone);
+        if (memcmp(y + 9 * line, alone, line * sizeof *alone))
+            stop("a row beside others", "differs");
+        ed_linear_topk(linear, x, ROWS, BEST, ids, values);
+        for (int i = 0; i < ROWS; i++)
+            if (values[i * BEST] == values[i * BEST] && y[i * line] > values[i * BEST])
+                stop("the best of a line", "is none");
+        free(y);
+        free(alone);
+    }
+    ed_linear_close(linear);
+    free(x);
+}
+
 /* The files of a run, as main was given them. */
 typedef struct {
     File spec, encoder, data, script;
@@ -249,7 +288,7 @@ static void run(const Files *files, char **words)
         ed_model_open(spec->bytes, spec->size, data->bytes, data->size, isa, atoi(words[1]), error);
     EdModel *encoder = NULL;
     if (model && files->encoder.size)
-        encoder = ed_model_beside(model, files->encoder.bytes, files->encoder.size, error);
+        encoder = ed_model_beside(model, files->encoder.bytes, files->encoder.size, NULL, 0, error);
     if (!model || (files->encoder.size && !encoder)) {
         printf("refused: %s\n", error);
         ed_model_close(model);
@@ -263,6 +302,7 @@ static void run(const Files *files, char **words)
         if (i && pthread_create(&threads[i], NULL, play_all, &plays[i]))
             stop("no thread", "");
     }
+    check_head(model, &files->spec, &files->data);
     play_all(&plays[0]);
     for (int i = 1; i < sessions; i++) {
         pthread_join(threads[i], NULL);

@@ -81,7 +81,7 @@ def test_the_best_tokens_are_those_of_a_sort(make: Maker, name: str) -> None:
 def test_learned_ids_are_vectors(make: Maker, name: str) -> None:
     model = make(name)
     engine, vocab = model.open(threads=2), model.architecture.vocab
-    engine.set_learned(model.weights.load("embed.weight")[[3, 9]])
+    engine.learn(model.weights.load("embed.weight")[[3, 9]])
     plain = Plain(model.open())
     session = engine.session()
     prefill(session, PATH)

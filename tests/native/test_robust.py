@@ -191,7 +191,7 @@ def test_rows_that_are_no_numbers_stay_alone(
 ) -> None:
     engine, vocab = make(name).open(2, kv_type), make(name).architecture.vocab
     plain = Plain(make(name).open(1, kv_type))
-    engine.set_learned(np.full((1, engine.architecture.embed.dim), bad, np.float32))
+    engine.learn(np.full((1, engine.architecture.embed.dim), bad, np.float32))
     session = engine.session()
     prefill(session, PATH)
     result = session.step(rows([3, vocab, 4, vocab, 5], [-1, 0, 0, -1, 2]))

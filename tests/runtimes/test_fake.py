@@ -113,10 +113,11 @@ def test_learned_ids_count_by_their_vectors() -> None:
     engine = Fake()
     with pytest.raises(UsageError, match="256"):
         engine.session().step(rows([256]))
-    engine.set_learned(np.zeros((1, 16), np.float32))
+    engine.learn(np.zeros((1, 16), np.float32))
     first = engine.session().step(rows([256])).logits(0)
-    engine.set_learned(np.ones((1, 16), np.float32))
-    assert not np.array_equal(engine.session().step(rows([256])).logits(0), first)
+    assert engine.learn(np.ones((1, 16), np.float32)) == 257
+    assert engine.learn(np.zeros((1, 16), np.float32)) == 256
+    assert not np.array_equal(engine.session().step(rows([257])).logits(0), first)
 
 
 def test_fork_and_truncate() -> None:

@@ -17,12 +17,12 @@ from msgspec.structs import replace
 from safetensors.numpy import load_file
 
 from edgedec import manifest as manifests
+from edgedec import mapped
 from edgedec.architecture import Architecture
 from edgedec.bundle import Bundle, open_bundle, write_bundle
 from edgedec.errors import BundleError, EdgedecError, UnsupportedError
 from edgedec.export import quantise, to_native
 from edgedec.manifest import Format, Forms, Manifest, NativeForm, Provenance
-from edgedec.runtimes.native import packed as packing
 from edgedec.runtimes.native.packed import open_packed
 
 from .conftest import architecture, random_weights
@@ -208,7 +208,7 @@ def test_a_header_of_many_megabytes_is_not_read(
 ) -> None:
     header, data = parts(whole)
     raw = joined(header, data)
-    monkeypatch.setattr(packing, "MAX_HEADER", len(raw) - len(data) - 9)
+    monkeypatch.setattr(mapped, "MAX_HEADER", len(raw) - len(data) - 9)
     assert "says that its header has" in refused(whole, tmp_path, raw)
 
 

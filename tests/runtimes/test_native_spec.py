@@ -34,8 +34,9 @@ from edgedec.architecture import (
 from edgedec.errors import BundleError
 from edgedec.export import quantise, to_native
 from edgedec.manifest import Format, Forms, Manifest, Provenance
+from edgedec.mapped import Place
 from edgedec.runtimes.native import spec
-from edgedec.runtimes.native.packed import Place, tensors
+from edgedec.runtimes.native.packed import tensors
 
 from .conftest import random_weights
 

@@ -247,14 +247,15 @@ def test_learned_ids(make: Maker, variant: str) -> None:
     with pytest.raises(UsageError, match=f"{VOCAB}"):
         session.step(rows([VOCAB + 1]))
     table = model.weights.load("embed.weight")
-    engine.set_learned(table[[3, 4]])
+    assert engine.learn(table[[3, 4]]) == VOCAB
     close(session.step(rows([2, VOCAB + 1])).logits(1), model.logits([*path, 2, 4]))
-    engine.set_learned(table[[3, 9]])
+    assert engine.learn(table[[9]]) == VOCAB + 2
+    assert engine.learn(table[[3, 4]]) == VOCAB
     session.keep([TRUNK])
-    close(session.step(rows([2, VOCAB + 1])).logits(1), model.logits([*path, 2, 9]))
+    close(session.step(rows([2, VOCAB + 2])).logits(1), model.logits([*path, 2, 9]))
     for wrong in (table[0], table[:, :3], table[:0]):
         with pytest.raises(UsageError, match="learned"):
-            engine.set_learned(wrong)
+            engine.learn(wrong)
 
 
 def test_a_fork_goes_its_own_way(make: Maker) -> None:
