@@ -183,4 +183,5 @@ class Answering:
             near_ties=tally.near_ties,
             depths=tuple((tried, right) for tried, right in tally.depths),
             peak_rss_mb=memory.peak_rss_mb(),
+            draft_seconds=round(tally.drafting, 6),
         )

@@ -19,6 +19,7 @@ from edgedec.devices import Device, EngineOptions
 from edgedec.drafting import AUTO
 from edgedec.errors import UnsupportedError
 from edgedec.generation import Cancel, Chunk, Generation, Score
+from edgedec.host import Files
 from edgedec.model import Messages, Model, Setup
 from edgedec.options import GenerateOptions
 from edgedec.policies import BEST
@@ -26,6 +27,7 @@ from edgedec.text import FILE, SOURCE, TEMPLATE, Text
 
 if TYPE_CHECKING:
     from edgedec.drafting import Drafting
+    from edgedec.parts import Part
 
 
 def load(  # noqa: PLR0913 - all but the first have defaults and are named
@@ -87,13 +89,19 @@ def assemble(
         _check_same_tokens(bundle, other)
         return module.open(other, wanted)
 
+    def open_part(strategy: str) -> Part | None:
+        path = bundle.strategy_file(strategy)
+        if path is None:
+            return None
+        return devices.open_part(path, bundle, engine, options.threads)
+
     engine = module.open(bundle, wanted)
     return Setup(
         bundle=bundle,
         text=text,
         device=place,
         engine=engine,
-        open_engine=open_draft,
+        files=Files(open_draft, bundle.strategy_file, open_part),
         drafting=drafted,
         costs=_costs(engine, bundle, place, wanted) if drafted.parts else flat(),
         load_seconds=time.perf_counter() - started,

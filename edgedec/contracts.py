@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgedec.architecture import Architecture
+    from edgedec.parts import Part
     from edgedec.text import Text
 
     Floats = NDArray[np.float32]
@@ -79,23 +80,18 @@ class StepResult(Protocol):
     @property
     def handles(self) -> Sequence[int]:
         """The handles of the rows of this step."""
-        ...
 
     def argmax(self) -> Ints:
         """The most likely token of each row [n]; -1 where no logits were wanted."""
-        ...
 
     def topk(self, k: int) -> tuple[Ints, Floats]:
         """The k largest logits of each row with logits, largest first: ids and values [m, k]."""
-        ...
 
     def logits(self, i: int) -> Floats:
         """The logits of row i [V]."""
-        ...
 
     def hidden(self, layer: int) -> Floats:
         """The hidden states of all rows at a layer that was wanted [n, D]."""
-        ...
 
 
 class Session(Protocol):
@@ -104,7 +100,6 @@ class Session(Protocol):
     @property
     def tokens(self) -> Sequence[int]:
         """The token ids of the trunk."""
-        ...
 
     def step(
         self, rows: Rows, layers: Layers | None = None, want: Want | None = None
@@ -117,13 +112,11 @@ class Session(Protocol):
             InputError: the rows do not fit into the context that is left.
             UsageError: a parent, position, layer range or id that does not exist.
         """
-        ...
 
     def resume(
         self, handles: Sequence[int], layers: Layers, want: Want | None = None
     ) -> StepResult:
         """Run living rows, which ran the layers before, through further layers."""
-        ...
 
     def keep(self, leaves: Sequence[int]) -> tuple[int, ...]:
         """Let the leaves and their ancestors live on and drop all other living rows.
@@ -134,11 +127,9 @@ class Session(Protocol):
         Raises:
             UsageError: a kept row has not run every layer.
         """
-        ...
 
     def truncate(self, length: int) -> None:
         """Cut the trunk to its first `length` rows and drop all living rows."""
-        ...
 
     @property
     def source_rows(self) -> int:
@@ -158,11 +149,9 @@ class Session(Protocol):
             InputError: an empty source, or one longer than the model's limit.
             UsageError: no encoder, or a source of another form than it reads.
         """
-        ...
 
     def save(self, path: Path) -> None:
         """Write trunk, keys, values and encoder output to a safetensors file."""
-        ...
 
     def load(self, path: Path) -> None:
         """Take over a saved trunk.
@@ -170,11 +159,9 @@ class Session(Protocol):
         Raises:
             StateError: it belongs to another bundle, runtime, layout or key/value type.
         """
-        ...
 
     def fork(self) -> Session:
         """A second session with a copy of this trunk; the weights are shared."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,22 +194,29 @@ class Engine(Protocol):
     @property
     def capabilities(self) -> Capabilities:
         """What this runtime can do with this bundle."""
-        ...
 
     def session(self) -> Session:
         """A new, empty session."""
-        ...
 
-    def set_learned(self, vectors: Floats) -> None:
-        """The embeddings [count, D] that ids V, V + 1, ... stand for."""
-        ...
+    def learn(self, vectors: Floats) -> int:
+        """Embeddings [count, D] for new ids, V and above; the first. The same have the same ids."""
 
     def close(self) -> None:
         """Give the weights back; its sessions end with it."""
-        ...
 
 
 # --- drafting ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """Living rows that ran the first `layer` layers, from where the step resumes.
+
+    `handles[0]` is the row of the last token, `handles[i + 1]` that of node i; -1: it has none.
+    """
+
+    layer: int
+    handles: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,11 +229,13 @@ class Draft:
     Riders are learned ids that hang below a node as a chain, are never emitted, and prepare the
     next draft. `riders[0]` hang below the last token, `riders[i + 1]` below node i; `gains[j]` is
     what the j-th rider of the node that is accepted last is expected to add to the next turn, in
-    tokens. The planner checks as many of them as pay.
+    tokens. The planner checks as many of them as pay, those of the last token also below nodes of
+    others. With `lanes` they are as many chains: rider j hangs below rider j - lanes.
 
     A `whole` draft is checked as it is, neither merged nor pruned. `law` [n + 1, V] are the
     distributions from which the children of the root and of each node were drawn without
-    replacement: with it a draft can be accepted by recursive rejection.
+    replacement: with it a draft can be accepted by recursive rejection. `began`: some of its rows
+    have run their early layers.
     """
 
     tokens: Ints
@@ -250,6 +246,8 @@ class Draft:
     gains: Sequence[float] = ()
     whole: bool = False
     law: Floats | None = None
+    lanes: int = 1
+    began: Began | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,10 +261,7 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What an encoder has read: its ids, as they were given to it, and the text they stand for.
-
-    Both are empty where it has read sound.
-    """
+    """What an encoder has read, as ids and as text; both are empty where it has read sound."""
 
     tokens: tuple[int, ...] = ()
     text: str = ""
@@ -274,11 +269,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a drafter may look at: all tokens so far, and how many of them were the prompt.
+    """What a drafter may look at: all tokens so far, and how many of them were the prompt (with an
+    encoder: what the decoder begins with, `source` being what the encoder has read).
 
-    With an encoder the prompt is what the decoder was given to begin with, and `source` what the
-    encoder has read.
-
+    The session has not run the last `pending` of the tokens: one, or the end of a prompt.
     Between two calls of `Drafter.reset` the tokens only grow. At a `temperature` above 0 they are
     drawn with the noise that `edgedec.gumbel` makes of seed and output index; a drafter with its
     own probabilities q guesses best by the largest log q / temperature + noise.
@@ -289,6 +283,7 @@ class Context:
     seed: int
     temperature: float = 0.0
     source: Source | None = None
+    pending: int = 1
 
     @property
     def index(self) -> int:
@@ -304,7 +299,9 @@ class Outcome:
     before), its riders the rows after the nodes, in the order of their lists; `accepted` the nodes
     on the accepted path; `emitted` the tokens that came out after those of `context`. `topk`
     [rows, k] and `hidden` [rows, D] hold what the strategies' `Needs` asked for, of all rows.
-    Arrays are views, valid only during the call.
+    `worth[i]`, if riders were offered, is what checking node i promised those who offered them: its
+    probability less the price of its row, in tokens, and of that their share. Arrays are views,
+    valid only during the call.
     """
 
     tree: Draft
@@ -313,6 +310,7 @@ class Outcome:
     emitted: tuple[int, ...]
     topk: tuple[Ints, Floats] | None = None
     hidden: dict[int, Floats] = field(default_factory=dict)
+    worth: Sequence[float] = ()
 
 
 class Host(Protocol):
@@ -321,63 +319,68 @@ class Host(Protocol):
     @property
     def text(self) -> Text | None:
         """The tokenizer of what the decoder writes; None where a model runs without text."""
-        ...
 
     @property
     def architecture(self) -> Architecture:
         """The model being decoded."""
-        ...
 
     @property
     def capabilities(self) -> Capabilities:
         """What its runtime can do."""
-        ...
+
+    @property
+    def rows(self) -> int:
+        """How many scratch rows there are in this turn: the next one gets this handle."""
 
     def data(self, strategy: str) -> Path | None:
         """The bundle's `strategies/<strategy>.safetensors`, if there is one."""
-        ...
+
+    def part(self, strategy: str) -> Part | None:
+        """What a strategy had trained for this bundle, opened; None where there is none.
+
+        Raises:
+            StateError: it is damaged, or was made for another bundle.
+            UnsupportedError: nothing here can run it.
+        """
+
+    def learn(self, vectors: Floats) -> int:
+        """Learned ids for these embeddings [count, D]; the first. The same have the same ids."""
 
     def step(
         self, rows: Rows, layers: Layers | None = None, want: Want | None = None
     ) -> StepResult:
         """Scratch rows in the session that decodes."""
-        ...
-
-    def resume(
-        self, handles: Sequence[int], layers: Layers, want: Want | None = None
-    ) -> StepResult:
-        """Run scratch rows through further layers."""
-        ...
 
     def load(self, bundle: str) -> Engine:
         """Open a draft model."""
-        ...
 
 
 class Drafter(Protocol):
-    """The state of one strategy in one conversation."""
+    """The state of one strategy in one conversation.
+
+    One that follows hidden states may have `read(start, hidden)` as well: it is told those of the
+    rows `start`, `start + 1`, ... of the text that ran without its being asked: a prompt's, and of
+    turns in which others were. Turns in which nobody was asked it never hears of.
+    """
 
     def expected_cost(self, budget: int) -> float:
         """Seconds that a proposal of up to `budget` nodes is expected to take."""
-        ...
 
     def propose(self, context: Context, budget: int) -> Draft:
         """Up to `budget` nodes that may follow the context; none is a fine answer."""
-        ...
 
     def observe(self, outcome: Outcome) -> None:
         """Learn from what was checked, in a turn in which it was asked to propose."""
-        ...
 
     def reset(self) -> None:
         """Forget the conversation."""
-        ...
 
 
 class Strategy(Protocol):
     """A way of drafting with its options: a frozen dataclass, one file in `strategies/`.
 
-    `automatic` says whether the strategy `auto` includes it: it needs no option to be given.
+    `automatic` says whether the strategy `auto` includes it: it needs no option to be given. One
+    that has a `trained = True` is included where its part in the bundle says so.
     """
 
     automatic: ClassVar[bool]
@@ -385,16 +388,13 @@ class Strategy(Protocol):
     @property
     def lossy(self) -> bool:
         """Whether its output may differ from plain decoding."""
-        ...
 
-    def needs(self, architecture: Architecture, capabilities: Capabilities) -> Needs:
+    def needs(self, host: Host) -> Needs:
         """What it needs from the loop.
 
         Raises:
-            UnsupportedError: this model or runtime lacks something; the message names it.
+            UnsupportedError: this model, bundle or runtime lacks something; the message names it.
         """
-        ...
 
     def open(self, host: Host) -> Drafter:
         """Begin a conversation."""
-        ...

@@ -15,9 +15,19 @@ from typing import TYPE_CHECKING, Literal
 
 from edgedec import accept, draft
 from edgedec.accept import Checked, Emitted, Rule, Walk
-from edgedec.contracts import TRUNK, Context, Draft, Needs, Outcome, Session, Source, Want
+from edgedec.contracts import (
+    TRUNK,
+    Context,
+    Draft,
+    Needs,
+    Outcome,
+    Session,
+    Source,
+    StepResult,
+    Want,
+)
 from edgedec.errors import InputError
-from edgedec.host import Scratch
+from edgedec.host import Resumed, Scratch
 from edgedec.sampling import State
 
 if TYPE_CHECKING:
@@ -35,8 +45,9 @@ class Tally:
     `reused` prompt tokens were in the session already, the other `prefilled` ones were run.
     `passes` are the steps after the prompt's, `drawn` the tokens they gave (a stop token counts),
     `evaluated` and `accepted` draft nodes. `depths[d]` counts the turns whose tree reached depth
-    d + 1 below an accepted node, and those in which a node there was accepted. `finish` is
-    `cancelled` until the text ends by itself.
+    d + 1 below an accepted node, and those in which a node there was accepted. `drafting` are the
+    seconds that asking, planning and telling drafters took. `finish` is `cancelled` until the text
+    ends by itself.
     """
 
     reused: int = 0
@@ -47,6 +58,7 @@ class Tally:
     accepted: int = 0
     near_ties: int = 0
     depths: list[list[int]] = field(default_factory=list)
+    drafting: float = 0.0
     finish: Literal["stop", "length", "cancelled"] = "cancelled"
 
 
@@ -63,6 +75,7 @@ class Loop:
     ) -> None:
         self._session, self._host = session, host
         self._planner, self._needs, self._clock = planner, needs, clock
+        host.shown = needs.hidden
         self._context = host.architecture.limits.context
         self._widths = host.capabilities.row_widths
         self._read: list[int] = []
@@ -88,7 +101,7 @@ class Loop:
         done = tally.reused = self._reuse(tokens)
         tally.prefilled = len(tokens) - done
         while len(tokens) - done > self._chunk:
-            self._prefill(tokens[done : done + self._chunk])
+            self._prefill(tokens[done : done + self._chunk], done)
             done += self._chunk
             yield ()
         state, count, finish = rule.sampler.start(prompt), 0, None
@@ -149,27 +162,35 @@ class Loop:
         self._again, self._rests = False, 0
         return shared
 
-    def _prefill(self, tokens: list[int]) -> None:
+    def _prefill(self, tokens: list[int], start: int) -> None:
         rows = draft.rows(tokens, draft.empty(), self._widths)
-        result = self._session.step(rows, want=Want(logits=()))
+        result = self._session.step(rows, want=Want((), self._needs.hidden))
+        self._show(result, start, len(tokens))
         self._session.keep([result.handles[len(tokens) - 1]])
+
+    def _show(self, result: StepResult, start: int, count: int) -> None:
+        """The hidden states of rows of the text before anybody was asked, to those who follow."""
+        if self._needs.hidden and count:
+            self._planner.read(start, {j: result.hidden(j)[:count] for j in self._needs.hidden})
 
     def _turn(self, tokens: list[int], done: int, turn: _Turn, tally: Tally) -> Walk:
         started = self._clock()
         pending = tokens[done:]
         context, tree = self._propose(tokens, len(pending), turn)
         root = len(pending) - 1
-        rows = draft.rows(pending, tree, self._widths, self._host.rows)
         used = root + 1 + len(tree.tokens) + draft.riders(tree)
         stepping = self._clock()
-        result = self._session.step(rows, want=Want(tuple(range(root, used)), self._needs.hidden))
+        result = self._step(pending, tree, Want(tuple(range(root, used)), self._needs.hidden))
         stepped = self._clock()
+        self._show(result, done, root)
         # Without a draft the step is plain decoding's own: nothing can come out differently.
         rule = turn.rule if used > root + 1 else replace(turn.rule, near_ties=False)
         checked = Checked(tree, result, root)
         walk = accept.walk(checked, rule, turn.state, turn.count)
         if context is not None:
+            telling = self._clock()
             self._observe(checked, walk, context, used)
+            tally.drafting += self._clock() - telling + stepping - started
         self._keep(checked, walk)
         self._host.rows = 0
         _count(tally, tree, walk)
@@ -177,6 +198,23 @@ class Loop:
             step = stepped - stepping
             self._planner.spent(used, step, self._clock() - started - step)
         return walk
+
+    def _step(self, pending: list[int], tree: Draft, want: Want) -> StepResult:
+        """Run the pending tokens and the tree; what has run early layers already, resumes there."""
+        began, first = tree.began, self._host.rows
+        if began is None or self._widths:
+            rows = draft.rows(pending, tree, self._widths, first)
+            return self._session.step(rows, want=want)
+        rows, handles = draft.resumed(pending[-1], tree, began, first)
+        if len(rows.tokens):
+            self._host.step(rows, (range(began.layer),), Want(logits=()))
+        layers = range(began.layer, self._host.architecture.layers)
+        before = self._host.before(began.layer)
+        want = replace(want, hidden=tuple(each for each in want.hidden if each not in before))
+        result = self._session.resume(handles, (layers,), want)
+        if not before:
+            return result
+        return Resumed(result, {each: self._host.early(each, handles) for each in before})
 
     def _keep(self, checked: Checked, walk: Walk) -> None:
         """Keep the accepted path; without its last row if that is to be stepped again."""
@@ -199,7 +237,7 @@ class Loop:
             return None, _NOTHING
         sampling = turn.rule.sampler.sampling
         start = len(tokens) - turn.count
-        context = Context(tokens, start, sampling.seed, sampling.temperature, self._source)
+        context = Context(tokens, start, sampling.seed, sampling.temperature, self._source, pending)
         depth = turn.rule.limit - turn.count - 1
         tree = self._planner.propose(context, pending, self._most - pending, depth)
         self._rests, self._planner.rests = self._planner.rests, 0

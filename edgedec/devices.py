@@ -13,8 +13,12 @@ from edgedec import rooms
 from edgedec.errors import DeviceError, UnsupportedError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgedec.bundle import Bundle
     from edgedec.contracts import Engine
     from edgedec.manifest import Forms
+    from edgedec.parts import Part
 
 ROOM = "edgedec.runtimes"
 DEFAULT = "cpu"
@@ -87,6 +91,23 @@ def choose(forms: Forms, device: str | None, runtime: str | None) -> tuple[Devic
         if found.problem is None:
             return found, module
     raise DeviceError(_problem(wanted, [d for d, _ in named], [d for d, _ in listed]))
+
+
+def open_part(path: Path, bundle: Bundle, engine: Engine | None, threads: int | None) -> Part:
+    """What a strategy was trained to for a bundle, from its file.
+
+    It is opened by the runtime that runs such parts, whatever runs the model; where that is
+    `engine`, they share its threads.
+
+    Raises:
+        StateError: it is damaged, or was made for another bundle.
+        UnsupportedError: no runtime here runs such parts; the message says what to do.
+    """
+    for module in runtimes().values():
+        opening: Callable[..., Part] | None = getattr(module, "open_part", None)
+        if opening is not None:
+            return opening(path, bundle, engine, threads)
+    raise UnsupportedError("no runtime here runs what a strategy was trained to")
 
 
 def _reads(module: RuntimeModule, forms: Forms) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgedec import _tree
-from edgedec.contracts import TRUNK, Capabilities, Context, Draft, Rows
+from edgedec.contracts import TRUNK, Began, Capabilities, Context, Draft, Host, Rows
 from edgedec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,10 +33,14 @@ class Sheet:
         self.score, self.rank = np.empty(room, np.float32), np.empty(room, np.int32)
         self.arrays = self.tokens, self.parents, self.score, self.rank
 
-    def draft(self, count: int, riders: Sequence[Sequence[int]] | None = None) -> Draft:
+    def draft(
+        self, count: int, riders: Sequence[Sequence[int]] | None = None, lanes: int = 1
+    ) -> Draft:
         """The first `count` nodes: views, valid until the next turn."""
         tokens, parents, score, rank = self.arrays
-        return Draft(tokens[:count], parents[:count], score[:count], rank[:count], riders)
+        return Draft(
+            tokens[:count], parents[:count], score[:count], rank[:count], riders, lanes=lanes
+        )
 
 
 def grown(table: _tree.Successors, context: Context, nodes: int, sheet: Sheet) -> Draft:
@@ -56,6 +60,8 @@ def check(draft: Draft, vocab: int) -> Draft:
     count = len(draft.tokens)
     if draft.riders is not None and len(draft.riders) != count + 1:
         raise UsageError(f"a draft of {count} tokens names riders for {len(draft.riders)} rows")
+    if draft.riders is not None and not 1 <= draft.lanes <= _tree.MAX_NODES:
+        raise UsageError(f"a draft has riders in {draft.lanes} lanes; there is at least one")
     for field in ("parents", "score", "rank"):
         if len(getattr(draft, field)) != count:
             raise UsageError(
@@ -105,13 +111,61 @@ def rows(chain: Sequence[int], draft: Draft, widths: Sequence[int] | None, first
     root = first + len(chain) - 1
     tokens = [*chain, *draft.tokens.tolist()]
     parents = [TRUNK, *range(first, root)]
+    lanes = draft.lanes
     if len(draft.tokens):
         parents += (draft.parents + (root + 1)).tolist()
     for node, riders in enumerate(draft.riders or (), start=root):
         for count, rider in enumerate(riders):
-            parents.append(first + len(tokens) - 1 if count else node)
+            parents.append(first + len(tokens) - lanes if count >= lanes else node)
             tokens.append(rider)
     return padded(tokens, parents, widths)
+
+
+def scratch(tokens: Sequence[int], host: Host) -> Rows:
+    """The rows of a chain below the trunk, beside all scratch rows that there are."""
+    return rows(tokens, empty(), host.capabilities.row_widths, host.rows)
+
+
+def begun(tree: Draft, before: Draft) -> Began | None:
+    """Which nodes of a tree have early rows, of which a draft it was made of tells."""
+    began = before.began
+    if began is None:
+        return None
+    known = children(before)
+    there: list[int | None] = []
+    for parent, token in zip(tree.parents.tolist(), tree.tokens.tolist(), strict=True):
+        above = TRUNK if parent == TRUNK else there[parent]
+        there.append(None if above is None else known.get((above, token)))
+    handles = [-1 if node is None else began.handles[node + 1] for node in there]
+    return Began(began.layer, [began.handles[0], *handles])
+
+
+def resumed(last: int, draft: Draft, began: Began, first: int) -> tuple[Rows, list[int]]:
+    """The rows of a step that have not begun yet, and the handles of all of them, in order.
+
+    `last` is the last token, `first` the handle that the first new row will get. Riders follow the
+    nodes, as in `rows`.
+    """
+    handles = list(began.handles)
+    tokens: list[int] = []
+    parents: list[int] = []
+
+    def run(token: int, parent: int) -> int:
+        tokens.append(token)
+        parents.append(parent)
+        return first + len(tokens) - 1
+
+    if handles[0] < 0:
+        handles[0] = run(last, TRUNK)
+    nodes = zip(draft.tokens.tolist(), draft.parents.tolist(), strict=True)
+    for node, (token, parent) in enumerate(nodes, start=1):
+        if handles[node] < 0:
+            handles[node] = run(token, handles[parent + 1])
+    for node, riders in enumerate(draft.riders or ()):
+        for count, rider in enumerate(riders):
+            above = handles[-draft.lanes] if count >= draft.lanes else handles[node]
+            handles.append(run(rider, above))
+    return Rows(np.array(tokens, np.int32), np.array(parents, np.int32)), handles
 
 
 def padded(tokens: Sequence[int], parents: Sequence[int], widths: Sequence[int] | None) -> Rows:

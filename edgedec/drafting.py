@@ -9,15 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from edgedec import rooms
+from edgedec._tree import MAX_SOURCES
 from edgedec.accept import ACCEPTANCES, Acceptance
 from edgedec.contracts import Needs, Strategy
 from edgedec.errors import UnsupportedError, UsageError
+from edgedec.parts import foreseen
 from edgedec.policies import BEST, policy_named
 
 if TYPE_CHECKING:
-    from edgedec.architecture import Architecture
-    from edgedec.contracts import Capabilities, Drafter, Host
+    from edgedec.contracts import Drafter, Host
 
 ROOM = "edgedec.strategies"
 AUTO = "auto"
@@ -25,7 +28,7 @@ PLAIN = "plain"
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Named:
     """One strategy and the name of its file."""
 
     name: str
@@ -37,7 +40,7 @@ class Drafting:
     """What drafts, as it was asked for (`requested`) and as it was found (`parts`)."""
 
     requested: str
-    parts: tuple[Part, ...]
+    parts: tuple[Named, ...]
     policy: str = BEST
     acceptance: Acceptance = "exact"
 
@@ -60,47 +63,64 @@ class Drafting:
                 return own
         return self.acceptance
 
-    def serves(self, architecture: Architecture, capabilities: Capabilities) -> bool:
-        """Whether this model and runtime have what it needs."""
-        chosen = self.fitted(architecture, capabilities)
-        return all(_fits(part, architecture, capabilities) for part in chosen.parts)
+    def serves(self, host: Host) -> bool:
+        """Whether this model, its bundle and its runtime have what it needs."""
+        return all(_fits(part, host) for part in self.fitted(host).parts)
 
-    def fitted(self, architecture: Architecture, capabilities: Capabilities) -> Drafting:
-        """For `auto`, without what this model or runtime lacks something for; else as it is."""
+    def fitted(self, host: Host) -> Drafting:
+        """For `auto`, without what this model lacks something for; else as it is.
+
+        What was trained for the model is taken where its part says that it pays, the most
+        promising first, as many as the planner takes.
+        """
         if self.requested != AUTO:
             return self
-        parts = tuple(part for part in self.parts if _fits(part, architecture, capabilities))
-        return replace(self, parts=parts)
+        fitting = [part for part in self.parts if _fits(part, host)]
+        free = [part for part in fitting if not _trained(part)]
+        rest = {part.name: promise for part in fitting if (promise := _promise(part, host)) > 0}
+        best = sorted(rest, key=lambda name: -rest[name])[: MAX_SOURCES - len(free)]
+        chosen = {part.name for part in free} | {*best}
+        return replace(self, parts=tuple(part for part in fitting if part.name in chosen))
 
-    def needs(self, architecture: Architecture, capabilities: Capabilities) -> Needs:
+    def needs(self, host: Host) -> Needs:
         """What all of them together need of the loop.
 
         Raises:
             UnsupportedError: this model or runtime lacks something; the message names it.
         """
-        found = [part.strategy.needs(architecture, capabilities) for part in self.parts]
+        found = [part.strategy.needs(host) for part in self.parts]
         return Needs(
             topk=max((each.topk for each in found), default=0),
             hidden=tuple(sorted({layer for each in found for layer in each.hidden})),
             cuts=tuple(sorted({cut for each in found for cut in each.cuts})),
         )
 
-    def open(
-        self, host: Host, architecture: Architecture, capabilities: Capabilities
-    ) -> list[tuple[Drafter, bool]]:
+    def open(self, host: Host) -> list[tuple[Drafter, bool]]:
         """A drafter of each, with whether it learns from the likeliest tokens of each row."""
         return [
-            (part.strategy.open(host), part.strategy.needs(architecture, capabilities).topk > 0)
-            for part in self.parts
+            (part.strategy.open(host), part.strategy.needs(host).topk > 0) for part in self.parts
         ]
 
 
-def _fits(part: Part, architecture: Architecture, capabilities: Capabilities) -> bool:
+def _fits(part: Named, host: Host) -> bool:
     try:
-        part.strategy.needs(architecture, capabilities)
+        part.strategy.needs(host)
     except UnsupportedError:
         return False
     return True
+
+
+def _trained(part: Named) -> bool:
+    return getattr(part.strategy, "trained", False)
+
+
+def _promise(part: Named, host: Host) -> float:
+    """The tokens that what was trained for this model is expected to guess right in a turn; 0 where
+    it is not meant for every day."""
+    found = host.part(part.name) if _trained(part) else None
+    if found is None or not found.about.get("automatic", True):
+        return 0.0
+    return float(np.cumprod(foreseen(host, part.name) or [1.0]).sum())
 
 
 def names() -> list[str]:
@@ -130,7 +150,7 @@ def choose(
     wanted = automatic() if requested == AUTO else [n for n in requested.split("+") if n != PLAIN]
     if len(set(wanted)) != len(wanted):
         raise UsageError(f"the strategy {requested!r} names one twice: name each once")
-    parts = tuple(Part(name, _build(name, given, alone=len(wanted) == 1)) for name in wanted)
+    parts = tuple(Named(name, _build(name, given, alone=len(wanted) == 1)) for name in wanted)
     _check_rules(requested, parts, acceptance)
     if given:
         known = [f"{part.name}.{each.name}" for part in parts for each in fields(part.strategy)]  # type: ignore[arg-type]
@@ -141,7 +161,7 @@ def choose(
     return Drafting(requested, parts, policy, cast("Acceptance", acceptance))
 
 
-def _check_rules(requested: str, parts: Sequence[Part], acceptance: str) -> None:
+def _check_rules(requested: str, parts: Sequence[Named], acceptance: str) -> None:
     """A strategy with a rule of its own stands alone, under that rule."""
     own = [part for part in parts if getattr(part.strategy, "acceptance", "exact") != "exact"]
     if own and (len(parts) > 1 or acceptance != "exact"):
@@ -203,4 +223,4 @@ def _value(text: str) -> Any:
     return text
 
 
-__all__ = ["ACCEPTANCES", "AUTO", "Drafting", "Part", "automatic", "choose", "names"]
+__all__ = ["ACCEPTANCES", "AUTO", "Drafting", "Named", "automatic", "choose", "names"]

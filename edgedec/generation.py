@@ -63,9 +63,10 @@ class Generation:
     None for fewer than two. `evaluated` and `accepted` count draft tokens; `near_ties` the choices
     of drafted turns by a margin under 0.1, which were left to a plain step, where the runtime is
     not bitwise exact. `depths[d]` are the turns in which a node d + 1 levels deep could be
-    accepted, and those in which one was. `logprobs` is None (and not in the document) unless it was
-    asked for, `score` unless beams searched for the text: then it is their log probability with the
-    length penalty, and `passes` are steps of all beams together.
+    accepted, and those in which one was. `draft_seconds` of the `seconds` went into asking
+    drafters, with their own passes, planning, and telling them. `logprobs` is None (and not in the
+    document) unless it was asked for, `score` unless beams searched for the text: then it is their
+    log probability with the length penalty, and `passes` are steps of all beams together.
     """
 
     text: str
@@ -91,6 +92,7 @@ class Generation:
     near_ties: int
     depths: tuple[tuple[int, int], ...]
     peak_rss_mb: float
+    draft_seconds: float = 0.0
     logprobs: tuple[TokenLogprobs, ...] | None = None
     score: float | None = None
 

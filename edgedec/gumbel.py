@@ -17,6 +17,8 @@ lowest of the 53 bits is set, so that u is exact and neither 0 nor 1: noise lies
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,11 +34,23 @@ def gumbel(seed: int, index: int, tokens: NDArray[np.integer]) -> NDArray[np.flo
 
     `seed` and `index` are taken modulo 2^64.
     """
-    noise = uniform(seed, index, tokens)
+    return _gumbel(uniform(seed, index, tokens))
+
+
+def _gumbel(noise: NDArray[np.float64]) -> NDArray[np.float64]:
+    """From uniform numbers, in their place."""
     np.log(noise, out=noise)
     np.negative(noise, out=noise)
     np.log(noise, out=noise)
     return np.negative(noise, out=noise)
+
+
+def gumbel_rows(
+    seed: int, indices: Sequence[int], tokens: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """The noise of token ids [n, k] whose rows have output indices of their own."""
+    keys = np.array([_key(seed, index) for index in indices], np.uint64)
+    return _gumbel(_uniform(_hash(keys[:, None], tokens)))
 
 
 def uniform(seed: int, index: int, tokens: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -55,9 +69,9 @@ def _mix(z: int) -> int:
     return z ^ (z >> 31)
 
 
-def _hash(key: int, tokens: NDArray[np.integer]) -> NDArray[np.uint64]:
+def _hash(key: int | NDArray[np.uint64], tokens: NDArray[np.integer]) -> NDArray[np.uint64]:
     z = (tokens.astype(np.uint64) + np.uint64(1)) * np.uint64(_GAMMA)
-    z += np.uint64(key)
+    z += np.asarray(key, np.uint64)
     z ^= z >> np.uint64(30)
     z *= np.uint64(_FIRST)
     z ^= z >> np.uint64(27)

@@ -26,7 +26,7 @@ from edgedec.drafting import Drafting
 from edgedec.errors import InputError, UsageError
 from edgedec.generation import Generation, Score
 from edgedec.hearing import Hearing
-from edgedec.host import Scratch
+from edgedec.host import Files, Scratch
 from edgedec.options import GenerateOptions, Options, SeveralOptions
 from edgedec.plan import Planner
 from edgedec.reading import Asked, Reader
@@ -51,7 +51,7 @@ class Setup:
     text: Text
     device: Device
     engine: Engine
-    open_engine: Callable[[str], Engine]
+    files: Files
     drafting: Drafting
     costs: Costs
     load_seconds: float
@@ -73,19 +73,18 @@ class Model:
         self._engine = setup.engine
         self._capabilities = setup.engine.capabilities
         self._session = setup.engine.session()
-        shape = self._architecture, self._capabilities
-        self._drafting = setup.drafting.fitted(*shape)
-        files = setup.open_engine, setup.bundle.strategy_file
-        self._host = Scratch(self._session, *shape, *files, setup.text)
+        here = setup.engine, self._session, self._architecture
+        self._host = Scratch(*here, setup.files, setup.text)
+        self._drafting = setup.drafting.fitted(self._host)
         self._reader = Reader(setup.text, self._architecture)
         self._planner = Planner(
-            self._drafting.open(self._host, *shape),
+            self._drafting.open(self._host),
             setup.costs,
             self._architecture.vocab,
             self._drafting.policy,
             setup.clock,
         )
-        needs = self._drafting.needs(*shape)
+        needs = self._drafting.needs(self._host)
         self._loop = Loop(self._session, self._host, self._planner, needs, setup.clock)
         self._answering = Answering(setup, self._drafting, self._session, self._loop)
         self._busy = threading.Lock()
@@ -102,6 +101,11 @@ class Model:
     def bundle(self) -> Bundle:
         """The bundle it was loaded from."""
         return self._setup.bundle
+
+    @property
+    def drafting(self) -> Drafting:
+        """What drafts: of `auto`, that which this model, its bundle and runtime can do."""
+        return self._drafting
 
     @property
     def context(self) -> int:
@@ -291,8 +295,7 @@ class Model:
         with self._alone():
             self._loop.reset()
             self._host.close()
-            shape = self._architecture, self._capabilities
-            opened = self._drafting.open(self._host, *shape)
+            opened = self._drafting.open(self._host)
             self._planner.reopen([drafter for drafter, _ in opened])
 
     def close(self) -> None:

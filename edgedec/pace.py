@@ -84,6 +84,10 @@ class Clockwork:
         """Seconds of a plain step among plain ones."""
         return float(self._table[1]) * self._even.value
 
+    def early(self, rows: int, layers: int) -> float:
+        """Seconds that some rows take for so many layers, without logits."""
+        return self._costs.part(self._past, rows, layers)
+
     def add(self, rows: int, seconds: float, plain: bool) -> None:
         """A step of so many rows took so long. `plain`: nobody drafted for it."""
         if rows > WIDEST:
@@ -110,8 +114,8 @@ class Pace:
         self.plain, self.drafted = time_average(), time_average()
         self._tokens, self._seconds = Average(pace=0.06), Average(pace=0.06)
         self._rest, self._quiet, self._tried, self._turns = self.SHORTEST, 0, 0, 0
-        self._began = self.retries = 0
-        """Turns in which everyone is asked once more, after a rest."""
+        self._began, self.retries = 0, False
+        """`retries`: a rest is over, and everyone may be asked once more."""
 
     def mode(self) -> str:
         """What this turn is: draft, peek or plain. Two now and then are plain, to be measured."""
@@ -122,7 +126,7 @@ class Pace:
             return "draft"
         self._quiet -= 1
         if not self._quiet:
-            self.retries = 2
+            self.retries = True
         since = self._turns - self._began
         early = 1 < since <= self.EARLY
         return "peek" if early or not self._quiet % self.PEEK else "plain"

@@ -7,44 +7,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgedec import _tree, draft
+from edgedec import _tree, asking, draft, riders
+from edgedec.asking import Source, Trials
 from edgedec.contracts import Context, Draft, Drafter, Outcome
 from edgedec.costs import Costs
 from edgedec.errors import UsageError
-from edgedec.pace import WIDEST, Average, Clockwork, Pace, gain_average, time_average
+from edgedec.pace import WIDEST, Average, Clockwork, Pace, gain_average
 from edgedec.policies import BEST, Policy, policy_named
+from edgedec.trail import rows_of_text
 
-EXPLORE = 32
-"""A drafter that does not pay is asked again every so many drafted turns, so that it can come
-back."""
-NOTHING = 0.02
-"""A drafter whose time is worth fewer tokens than this is asked in any case: who agrees with whom
-says much."""
+if TYPE_CHECKING:
+    from edgedec.contracts import Floats
+
 CAUTION = 0.8
 """What expected tokens count for where it is not known yet that drafting pays."""
 _EMPTY = draft.empty()
-
-
-@dataclass(slots=True)
-class _Source:
-    """A drafter; the seconds a turn with it takes of the host, and the tokens it brings net of the
-    rows that were checked for it."""
-
-    drafter: Drafter
-    topk: bool
-    cost: Average = field(default_factory=time_average)
-    gain: Average = field(default_factory=gain_average)
-    asked: bool = False
-    spent: float = 0.0
-
-    def pays(self, rate: float, budget: int) -> bool:
-        """Whether it brings more than its time would give without it; so far unknown ones may."""
-        price = rate * (self.drafter.expected_cost(budget) or self.cost.value)
-        return self.gain.count < 4 or self.gain.value >= price or price < NOTHING
 
 
 @dataclass(slots=True)
@@ -80,7 +62,8 @@ class Planner:
             raise UsageError(
                 f"{len(drafters)} drafters at once; at most {_tree.MAX_SOURCES} can be combined"
             )
-        self._sources = [_Source(drafter, topk) for drafter, topk in drafters]
+        self._sources = [Source.of(*each) for each in drafters]
+        self._trials = Trials()
         self._vocab, self._clock, self._clockwork = vocab, clock, Clockwork(costs)
         self._policy: Policy | None = policy_named(policy)
         self._times = self._clockwork.times
@@ -94,7 +77,8 @@ class Planner:
         """`asked`: whether any drafter was asked in this turn, and wants to hear how it went."""
         self.rests = 0
         """For how many turns nobody needs to be asked again."""
-        self._typical, self._expected = 8.0, (1.0, 0.0)
+        self._typical, self._expected, self._saved = 8.0, (1.0, 0.0), 0.0
+        self._claims: tuple[float, ...] = ()
 
     @property
     def wants_topk(self) -> bool:
@@ -124,51 +108,80 @@ class Planner:
         Raises:
             UsageError: a drafter proposed something that is no tree of tokens.
         """
-        self._kept, self._pending, self._expected = 0, pending, (1.0, self._step(1))
+        self._kept, self._pending, self._saved = 0, pending, 0.0
+        self._expected, self._claims = (1.0, self._step(1)), ()
         self._merged = self.asked = self._peeking = False
         if not self._sources:
             return _EMPTY
         mode = self._pace.mode() if self._policy is None else "draft"
-        budget = min(budget, WIDEST - pending)
+        if mode == "peek" and not self._trials.peek(self._cheapest, self.rate):
+            mode = "plain"
         if mode == "plain":
             self.rests = self._pace.skip()
+            self._trials.earn((1 + self.rests) * self._plain, self._sources)
         if mode == "plain" or budget < 1 or depth < 1:
             return _EMPTY
+        if pending >= WIDEST:
+            return self._ahead(context, budget, depth) if mode == "draft" else _EMPTY
+        budget = min(budget, WIDEST - pending)
         self._peeking = mode == "peek"
         self._clockwork.follow(len(context.tokens) - pending)
         self._times = self._clockwork.times
-        drafts = self._ask(context, min(budget, int(1.5 * self._typical) + 4))
+        asks = int(1.5 * self._typical) + 4 if self._policy is None else self._policy.asks
+        drafts = self._ask(context, min(budget, asks))
         if all(each is None for each in drafts):
             return _EMPTY
         return self._plan(drafts, budget, depth)
 
+    def _ahead(self, context: Context, room: int, depth: int) -> Draft:
+        """Nothing but riders: below the end of a long prompt they cost hardly anything."""
+        found = _EMPTY
+        for source in self._sources:
+            source.asked, source.riders = source.rides and not self.asked, 0
+            if source.asked:
+                found = riders.alone(source.drafter.propose(context, 1), room, depth)
+                source.riders, self.asked = draft.riders(found), True
+        return found
+
     def _ask(self, context: Context, budget: int) -> list[Draft | None]:
-        rate, explore = self.rate, self._policy is not None or self._pace.retries > 0
+        rate, everyone = self.rate, self._policy is not None
         if not self._peeking:
             self._turn += 1
-            self._pace.retries -= self._pace.retries > 0
-            explore |= self._turn % EXPLORE == 0
+            if self._pace.retries:
+                self._pace.retries = False
+                self._trials.again(self._sources, rate)
+            self._trials.explore(self._sources, rate)
         before = self._clock()
         drafts: list[Draft | None] = []
         cheapest = self._cheapest if self._peeking else None
         for source in self._sources:
-            pays = source is cheapest if cheapest else source.pays(rate, budget) or explore
-            source.asked = pays
-            if not pays:
+            if cheapest is None:
+                source.asked = source.wanted(rate, budget) or everyone
+            else:
+                source.asked = source is cheapest
+            source.riders, source.silent = 0, True
+            if not source.asked:
                 drafts.append(None)
                 continue
             found = source.drafter.propose(context, budget)
             now = self._clock()
             source.spent, before = now - before, now
+            source.began = found.began is not None
+            source.silent = not (len(found.tokens) or found.riders or found.began)
             self.asked = not self._peeking
-            drafts.append(found if len(found.tokens) or found.riders else None)
+            drafts.append(None if source.silent else found)
         if not self.asked and not self._peeking:
             self._pace.rest()
         return drafts
 
     @property
-    def _cheapest(self) -> _Source:
+    def _cheapest(self) -> Source:
         return min(self._sources, key=lambda source: source.cost.value)
+
+    @property
+    def _plain(self) -> float:
+        """Seconds of a plain turn."""
+        return self._clockwork.plain + self._pace.plain.value
 
     def _plan(self, drafts: list[Draft | None], budget: int, depth: int) -> Draft:
         whole = next((each for each in drafts if each is not None and each.whole), None)
@@ -188,46 +201,59 @@ class Planner:
             tree = self._sheet.draft(total)
             chosen = self._policy.choose(tree, self._times[self._pending :])
             self._kept = len(chosen)
-            first = chosen == range(self._kept)
-            return self._sheet.draft(self._kept) if first else draft.select(tree, chosen)
-        self._expected = 1 + self._core.value, self._step(self._pending + kept)
+            if chosen != range(self._kept):
+                return self._begun(drafts, draft.select(tree, chosen))
+            # Those who prepare a turn ahead take part as well, whatever it costs.
+            found = riders.chosen(self._core, self._kept, drafts, budget - self._kept)
+            self._claims = found.claims
+            below = found.below if found.count else None
+            return self._begun(drafts, self._sheet.draft(self._kept, below, found.lanes))
+        found = riders.chosen(self._core, kept, drafts)
+        below = found.below if found.count else None
+        tree = self._sheet.draft(kept, below, found.lanes)
+        tokens, step = 1 + self._core.value, self._step(self._pending + kept + found.count)
+        # What riders are worth comes in the next turn, and is counted there.
+        self._expected = tokens if below is None else 1 + sum(riders.paths(tree)), step
         if self._peeking or self._pace.on_trial:
             # What looks best among much that was hardly checked yet is seldom as good as it looks.
-            tokens, step = self._expected
             if not self._pace.worth(1 + (tokens - 1) * CAUTION, step, self._clockwork.plain):
                 return _EMPTY
             if self._peeking:
                 self._pace.wake()
                 self._peeking, self.asked = False, True
-        self._kept = kept
+        self._kept, self._claims = kept, found.claims
         self._typical += 0.1 * (kept - self._typical)
-        riders = self._riders(drafts, kept)
-        if not kept and riders is None:
-            return _EMPTY
-        return self._sheet.draft(kept, riders)
+        for source, count in zip(self._sources, found.shares, strict=True):
+            source.riders = count
+        return self._begun(drafts, tree)
 
-    def _riders(self, drafts: list[Draft | None], kept: int) -> list[tuple[int, ...]] | None:
-        """The riders that pay, of the root and of each node kept; None where there are none."""
-        if all(each is None or each.riders is None for each in drafts):
-            return None
-        found: list[tuple[int, ...]] = []
-        for source, entry, count in self._core.riders(kept):
-            given = drafts[source] if source >= 0 else None
-            found.append(tuple(given.riders[entry][:count]) if given and given.riders else ())
-        return found if any(found) else None
+    def _begun(self, drafts: Sequence[Draft | None], tree: Draft) -> Draft:
+        """The tree, with the early rows that one of the drafters has run already."""
+        found = next((each for each in drafts if each is not None and each.began), None)
+        began = draft.begun(tree, found) if found is not None else None
+        if began is None:
+            return tree
+        rows = len(tree.tokens) + 1 + draft.riders(tree)
+        ready = sum(handle >= 0 for handle in began.handles)
+        early = self._clockwork.early
+        self._saved = early(rows, began.layer) - early(rows - ready, began.layer)
+        tokens, step = self._expected
+        self._expected = tokens, max(step - self._saved, 0.0)
+        return replace(tree, began=began)
 
     # --- learning --------------------------------------------------------------------------------
 
     def observe(self, outcome: Outcome, rows: int, topk_seconds: float = 0.0) -> None:
         """Learn from a turn of `rows` rows. A drafter hears of turns in which it was asked."""
         if self._merged:
-            self._core.learn(outcome.emitted, self._kept, self._credits)
+            free = asking.free(self._sources, self.rate)
+            self._core.learn(outcome.emitted, self._kept, self._credits, free)
         else:
             self._credits[:] = 0
         if self._policy is not None and len(outcome.tree.tokens):
             self._policy.learn(len(outcome.tree.tokens), len(outcome.accepted))
         self._tell(outcome, rows, topk_seconds)
-        step = self._step(rows)
+        step = self._step(rows) - self._saved
         self._core.pace(len(outcome.emitted), step + self._pace.drafted.value)
         if self._policy is None and self._pending == 1:
             # What was to be expected says more than what came: it varies less.
@@ -244,20 +270,37 @@ class Planner:
             price = rate * added / (rows - self._pending)
         # Costs vary little: now and then is enough. A prompt's turn is no measure of the others.
         costs = self._pending == 1 and (self._turn % 4 == 0 or self._turn < 16)
+        if self._claims:
+            worth = riders.worth(outcome.tree, self._claims, price)
+            outcome = replace(outcome, worth=worth)
         before = self._clock()
         for index, source in enumerate(self._sources):
             if not source.asked:
+                if source.reader is not None:
+                    source.reader.read(*_path(outcome))
                 continue
             source.drafter.observe(outcome)
             now = self._clock()
+            if source.silent and source.reads:
+                # It did not know where it was, which says nothing of what it is worth.
+                before = now
+                continue
             if costs:
-                spent = source.spent + now - before
+                # Early rows that the step did not have to run are no price.
+                spent = max(source.spent + now - before - self._saved * source.began, 0.0)
                 source.cost.add(spent + shared if source.topk else spent)
             before = now
-            source.gain.add(credits[index] - price * credits[count + index])
+            checked = credits[count + index] + source.riders
+            source.gain.add(credits[index] - price * checked)
 
     def _step(self, rows: int) -> float:
         return float(self._times[min(rows, WIDEST)])
+
+    def read(self, start: int, hidden: dict[int, Floats]) -> None:
+        """The hidden states of rows of the text that ran before anybody was asked."""
+        for source in self._sources:
+            if source.reader is not None:
+                source.reader.read(start, hidden)
 
     def peeked(self, emitted: Sequence[int]) -> None:
         """A turn in which nothing was checked shows all the same what would have been right."""
@@ -269,7 +312,8 @@ class Planner:
         # The first turn after a prompt reads the whole of it: no measure of the others.
         if self._pending > 1:
             return
-        self._clockwork.add(rows, step, not self.asked and not self._peeking)
+        self._clockwork.add(rows, step + self._saved, not self.asked and not self._peeking)
+        self._trials.earn(step + host, self._sources)
         if not self._peeking:
             (self._pace.drafted if self.asked else self._pace.plain).add(host)
 
@@ -309,3 +353,9 @@ class Planner:
         """The conversation is forgotten; what was learned about drafters stays."""
         for source in self._sources:
             source.drafter.reset()
+
+
+def _path(outcome: Outcome) -> tuple[int, dict[int, Floats]]:
+    """The rows that were accepted: where in the text the first stands, and their hidden states."""
+    start, rows = rows_of_text(outcome)
+    return start, {layer: states[rows] for layer, states in outcome.hidden.items()}

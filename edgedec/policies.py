@@ -17,10 +17,14 @@ from edgedec.contracts import TRUNK, Draft
 from edgedec.errors import UnsupportedError
 
 BEST = "best"
+ASKS, MOST = 16, 63
+"""Nodes that a drafter is asked for, where a policy does not say, and the most it may say."""
 
 
 class Policy(Protocol):
-    """How much to check, with the state of one conversation."""
+    """How much to check, with the state of one conversation; `asks` nodes are asked for."""
+
+    asks: int
 
     def choose(self, tree: Draft, times: NDArray[np.float64]) -> Sequence[int]:
         """The nodes to check, rising; `tree.score` is calibrated, `times[k]` is T with k nodes."""
@@ -36,6 +40,7 @@ class Fixed:
 
     def __init__(self, nodes: int = 8) -> None:
         self._nodes = nodes
+        self.asks = max(ASKS, nodes)
 
     def choose(self, tree: Draft, times: NDArray[np.float64]) -> Sequence[int]:
         """The first ones."""
@@ -51,6 +56,8 @@ class Entropy:
     The entropy (nats) is that of the children's probabilities, the rest of the mass being one
     more outcome.
     """
+
+    asks = ASKS
 
     def __init__(self, limit: float = 0.8) -> None:
         self._limit = limit
@@ -74,6 +81,8 @@ class Entropy:
 class Confidence:
     """Kangaroo (2404.18911): nodes whose own probability is at least `least`."""
 
+    asks = ASKS
+
     def __init__(self, least: float = 0.4) -> None:
         self._least = least
 
@@ -91,6 +100,8 @@ class Thompson:
 
     The draws are seeded, so that a run can be repeated.
     """
+
+    asks = ASKS
 
     def __init__(self) -> None:
         self._right, self._wrong = 1.0, 1.0
@@ -116,6 +127,8 @@ class Thompson:
 class Goodput:
     """SmartSpec (2406.14066): the chain length with the most expected tokens per second, from one
     moving average of acceptance."""
+
+    asks = ASKS
 
     def __init__(self) -> None:
         self._accepts = 0.5
@@ -145,13 +158,20 @@ NAMES = (BEST, *_POLICIES)
 def policy_named(name: str) -> Policy | None:
     """A policy in its first state; None is the planner's own objective.
 
+    `fixed:N` checks N nodes.
+
     Raises:
         UnsupportedError: there is none of that name.
     """
     if name == BEST:
         return None
+    kind, _, count = name.partition(":")
+    if kind == "fixed" and count.isascii() and count.isdigit() and 1 <= int(count) <= MOST:
+        return Fixed(int(count))
     if name not in _POLICIES:
-        raise UnsupportedError(f"no policy {name!r}; there is: {', '.join(NAMES)}")
+        raise UnsupportedError(
+            f"no policy {name!r}; there is: {', '.join(NAMES)}, fixed:N (1 to {MOST})"
+        )
     return _POLICIES[name]()
 
 

@@ -15,7 +15,7 @@ from edgedec import draft, drafting
 from edgedec.contracts import Context, Drafter, Outcome, Source
 from edgedec.errors import InputError, UnsupportedError, UsageError
 from edgedec.follower import Follower
-from edgedec.host import Scratch
+from edgedec.host import Files, Scratch
 from edgedec.model import Setup
 from edgedec.sampling import Sampler, Sampling
 
@@ -82,13 +82,14 @@ def learn(
     writing = writing or Writing()
     architecture = setup.bundle.manifest.architecture
     _check(architecture, texts)
-    session, shape = setup.engine.session(), (architecture, setup.engine.capabilities)
+    session = setup.engine.session()
     names = strategies()
     # Larger tables than in use: what is seldom must not push out what is frequent.
     chosen = drafting.choose("+".join(names), {f"{name}.sets": _SETS for name in names})
-    host = Scratch(session, *shape, setup.open_engine)
-    drafters = [each for each, _ in chosen.open(host, *shape)]
-    follower, topk = Follower(session, setup.engine.capabilities), chosen.needs(*shape).topk
+    # Without the bundle's files: what is learned here begins with nothing.
+    host = Scratch(setup.engine, session, architecture, Files(setup.files.open_engine))
+    drafters = [each for each, _ in chosen.open(host)]
+    follower, topk = Follower(session, setup.engine.capabilities), chosen.needs(host).topk
     left = writing.tokens
     for text, sampling in _plan(architecture, texts, writing):
         stop = frozenset(architecture.tokens.eos)

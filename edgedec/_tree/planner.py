@@ -39,6 +39,8 @@ class _Node:
     rank: int = 1 << 20
     mask: int = 0
     score: np.float32 = _NOTHING
+    claims: np.float32 = _NOTHING
+    riding: np.float32 = _NOTHING
     p: np.float32 = _CERTAIN
     path: np.float32 = _CERTAIN
     left: np.float32 = _CERTAIN
@@ -48,6 +50,11 @@ class _Node:
     origin: int = 0
     riders: int = 0
     riders_kept: int = 0
+
+    @property
+    def share(self) -> float:
+        """What those with riders said for it, of all that was said."""
+        return float(self.riding / self.claims) if self.claims > 0 else 0.0
 
     def cell(self) -> tuple[int, int, int, int]:
         """Where its kind is counted: who proposed it, depth, rank, and what they thought of it."""
@@ -118,21 +125,27 @@ class Planner:
             parents[place] = self._nodes[node.parent].place if node.parent else -1
         return kept, len(self._order)
 
-    def riders(self, chosen: int) -> list[tuple[int, int, int]]:
-        """(source, entry of its `riders`, how many are kept) of the root and the chosen nodes."""
+    def riders(self, chosen: int) -> list[tuple[int, int, int, float]]:
+        """(source, entry of its `riders`, how many are kept, share) of the root and chosen nodes.
+
+        The share is that of sources with riders in what was said for the node.
+        """
         below = (self._nodes[i] for i in self._order[: max(0, chosen)])
         nodes = [self._nodes[0], *below]
-        return [(node.source, node.origin, node.riders_kept) for node in nodes]
+        return [(n.source, n.origin, n.riders_kept, n.share) for n in nodes]
 
-    def learn(self, emitted: Sequence[int], chosen: int, credits: Floats) -> None:
+    def learn(
+        self, emitted: Sequence[int], chosen: int, credits: Floats, free: int = (1 << 32) - 1
+    ) -> None:
         """Count every proposal whose outcome is now known, whether it was checked or not.
 
         `credits` [2 * sources] gets, for each source, the accepted nodes among the first `chosen`,
-        then how many of these there are; those who proposed a node share it.
+        then how many of these there are. Those who proposed a node share it: those in the set
+        `free`, which cost hardly anything, or if there are none the others.
         """
         credits[: 2 * self._sources] = 0
         for index in self._order[: max(0, chosen)]:
-            self._share(self._nodes[index].mask, credits[self._sources :])
+            self._share(self._nodes[index].mask, free, credits[self._sources :])
         at: int | None = 0
         for token in emitted:
             if at is None:
@@ -143,10 +156,11 @@ class Planner:
                 self._count(self._nodes[child], hit)
                 right = child if hit else right
             if right is not None and 0 <= self._nodes[right].place < chosen:
-                self._share(self._nodes[right].mask, credits)
+                self._share(self._nodes[right].mask, free, credits)
             at = right
 
-    def _share(self, mask: int, credits: Floats) -> None:
+    def _share(self, mask: int, free: int, credits: Floats) -> None:
+        mask = mask & free or mask
         for source in range(self._sources):
             if mask >> source & 1:
                 credits[source] += np.float32(1) / np.float32(mask.bit_count())
@@ -177,7 +191,7 @@ class Planner:
         for source, draft in enumerate(drafts):
             if draft is None:
                 continue
-            self._add_riders(0, source, draft, 0)
+            self._add_riders(0, source, draft, 0, depth)
             place: dict[int, int | None] = {-1: 0}
             for i, parent in enumerate(draft.parents.tolist()[:MAX_NODES]):
                 place[i] = self._child(place[parent], int(draft.tokens[i]), depth)
@@ -186,9 +200,16 @@ class Planner:
                     continue
                 node, score = self._nodes[index], draft.score[i]
                 node.mask |= 1 << source
-                node.score = max(node.score, np.float32(min(score, 1)) if score > 0 else node.score)
+                claim = np.float32(min(score, 1)) if score > 0 else _NOTHING
+                node.score, node.claims = max(node.score, claim), node.claims + claim
+                node.riding += claim if draft.riders is not None else _NOTHING
                 node.rank = min(node.rank, max(0, int(draft.rank[i])))
-                self._add_riders(index, source, draft, i + 1)
+                self._add_riders(index, source, draft, i + 1, depth)
+        for source, draft in enumerate(drafts):
+            # Riders prepare what follows, whoever proposed what they hang below.
+            for index, node in enumerate(self._nodes):
+                if draft is not None and index and not node.mask >> source & 1:
+                    self._add_riders(index, source, draft, 0, depth)
 
     @staticmethod
     def _check(source: int, draft: Draft, vocab: int) -> None:
@@ -199,6 +220,8 @@ class Planner:
                 raise ValueError(f"a draft of {count} tokens has {found} entries in {name!r}")
         if draft.riders is not None and len(draft.riders) != count + 1:
             raise ValueError("riders must name the root's and those of each node")
+        if draft.riders is not None and not 1 <= draft.lanes <= MAX_ITEMS:
+            raise ValueError(f"riders in {draft.lanes} lanes")
         below = np.arange(count) > draft.parents
         known = (draft.tokens >= 0) & (draft.tokens < vocab) & (draft.parents >= -1)
         if not (below & known).all():
@@ -216,11 +239,14 @@ class Planner:
         self._nodes[parent].children.append(len(self._nodes) - 1)
         return len(self._nodes) - 1
 
-    def _add_riders(self, index: int, source: int, draft: Draft, entry: int) -> None:
+    def _add_riders(self, index: int, source: int, draft: Draft, entry: int, depth: int) -> None:
+        """Those of one entry, unless there are more; none prepares what lies beyond the text."""
         node = self._nodes[index]
-        if draft.riders is not None and len(draft.riders[entry]) > node.riders:
-            node.riders = min(len(draft.riders[entry]), len(draft.gains))
-            node.source, node.origin = source, entry
+        if draft.riders is None:
+            return
+        count = min(len(draft.riders[entry]), len(draft.gains), draft.lanes * (depth - node.depth))
+        if count > node.riders:
+            node.riders, node.source, node.origin = count, source, entry
 
     # --- probabilities ---------------------------------------------------------------------------
 

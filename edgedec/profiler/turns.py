@@ -12,7 +12,7 @@ from edgedec import drafting
 from edgedec.accept import Rule
 from edgedec.contracts import Source
 from edgedec.decode import Loop, Tally
-from edgedec.host import Scratch
+from edgedec.host import Files, Scratch
 from edgedec.plan import Planner
 from edgedec.profiler import sources
 from edgedec.sampling import Sampler, Sampling
@@ -37,12 +37,11 @@ def _write(
     engine: Engine, bundle: Bundle, costs: Costs, chosen: drafting.Drafting
 ) -> tuple[float, Mapping[str, float]]:
     architecture = bundle.manifest.architecture
-    shape = (architecture, engine.capabilities)
     session = engine.session()
-    chosen = chosen.fitted(*shape)
-    host = Scratch(session, *shape, _refuse, bundle.strategy_file)
-    planner = Planner(chosen.open(host, *shape), costs, architecture.vocab, chosen.policy)
-    loop = Loop(session, host, planner, chosen.needs(*shape))
+    host = Scratch(engine, session, architecture, Files(_refuse, bundle.strategy_file))
+    chosen = chosen.fitted(host)
+    planner = Planner(chosen.open(host), costs, architecture.vocab, chosen.policy)
+    loop = Loop(session, host, planner, chosen.needs(host))
     if architecture.encoder is not None:
         heard = sources.usual(architecture)
         tokens = () if architecture.frontend is not None else tuple(heard.tolist())

@@ -29,7 +29,8 @@ CONTEXT, VOCAB = 96, 257
 DOCUMENT = (
     "schema text tokens prompt_tokens new_tokens finish_reason seed model runtime device "
     "strategy strategy_requested lossy seconds load_seconds tokens_per_second "
-    "time_to_first_token_ms passes tokens_per_pass evaluated accepted near_ties depths peak_rss_mb"
+    "time_to_first_token_ms passes tokens_per_pass evaluated accepted near_ties depths peak_rss_mb "
+    "draft_seconds"
 )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from edgedec import drafting
 from edgedec.accept import Rule
 from edgedec.architecture import (
     Architecture,
@@ -23,7 +24,7 @@ from edgedec.architecture import (
 from edgedec.contracts import Drafter, Engine, Needs, Rows, Session
 from edgedec.costs import Costs, flat
 from edgedec.decode import Loop, Tally
-from edgedec.host import Scratch
+from edgedec.host import Files, Scratch
 from edgedec.plan import Planner
 from edgedec.policies import BEST
 from edgedec.runtimes.fake import Fake, FakeSession
@@ -59,6 +60,16 @@ def fake(**given: object) -> Fake:
     return Fake(**{"vocab": VOCAB, "context": CONTEXT, "eos": (1,), **given})
 
 
+TRAINED = [
+    part.name
+    for name in drafting.names()
+    if name != drafting.AUTO
+    for part in drafting.choose(name, {"bundle": "x"} if name == "draft_model" else {}).parts
+    if getattr(part.strategy, "trained", False)
+]
+"""The strategies that need a part of their own in the bundle."""
+
+
 class Counting(FakeSession):
     """A session that counts the rows stepped."""
 
@@ -85,7 +96,7 @@ def drafted(
 ) -> tuple[Loop, Scratch]:
     """A loop on a session, with the host that its drafters may use."""
     needs = needs or Needs()
-    host = Scratch(session, architecture(), engine.capabilities, lambda path: engine)
+    host = Scratch(engine, session, architecture(), Files(lambda path: engine))
     pairs = [(each, needs.topk > 0) for each in drafters]
     planner = Planner(pairs, costs or flat(growth=0.01), VOCAB, policy)
     return Loop(session, host, planner, needs), host

@@ -8,7 +8,7 @@ import pytest
 from edgedec.accept import Rule
 from edgedec.contracts import Rows
 from edgedec.decode import Tally
-from edgedec.host import Scratch
+from edgedec.host import Files, Scratch
 from edgedec.plan import Planner
 from edgedec.runtimes.fake import Fake, FakeSession
 from edgedec.sampling import Sampler, Sampling
@@ -42,8 +42,8 @@ def small(**given: object) -> Small:
 
 def speculator(draft: Fake, options: DraftModel, target: Fake) -> tuple[Speculator, FakeSession]:
     session = target.session()
-    shape = (architecture(), target.capabilities)
-    found = options.open(Scratch(session, *shape, lambda path: draft))
+    host = Scratch(target, session, architecture(), Files(lambda path: draft))
+    found = options.open(host)
     return found, session
 
 

@@ -8,7 +8,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from edgedec.contracts import Draft
+from edgedec.architecture import Architecture
+from edgedec.contracts import Draft, Engine
+from edgedec.host import Files, Scratch
+from edgedec.runtimes.fake import Fake
 
 try:
     FAST: ModuleType | None = importlib.import_module("edgedec._tree._fast")
@@ -16,6 +19,16 @@ except ImportError:
     FAST = None
 
 needs_c = pytest.mark.skipif(FAST is None, reason="the C part was not compiled")
+
+
+def plain_host(model: Architecture) -> Scratch:
+    """The host of a model in a pretend runtime that can only step."""
+    engine = Fake(vocab=model.vocab, dim=model.embed.dim, layers=model.layers)
+    return Scratch(engine, engine.session(), model, Files(_refused))
+
+
+def _refused(path: str) -> Engine:
+    raise AssertionError(path)
 
 
 def arrays(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -145,6 +145,7 @@ def drafts(draw: Any) -> Any:
         rank=draw(few).integers(0, 4, count).astype(np.int32),
         riders=None,
         gains=[0.5, 0.25, draw(FLOATS)] if draw(st.booleans()) else (0.5,),
+        lanes=draw(mostly(st.just(1), NUMBERS)),
     )
     if draw(st.booleans()):
         below: st.SearchStrategy[Any] = st.one_of(
@@ -292,7 +293,8 @@ def draft() -> SimpleNamespace:
     tokens, parents = np.array([1, 2, 3, 4], np.int32), np.array([-1, 0, 1, -1], np.int32)
     score, rank = np.array([0.5, 0.9, 0.9, 0.2], np.float32), np.zeros(4, np.int32)
     return SimpleNamespace(tokens=tokens, parents=parents, score=score, rank=rank,
-                           riders=[[1, 2], [3], [], [], [4]], gains=[0.5, 0.25])  # fmt: skip
+                           riders=[[1, 2], [3], [], [], [4]], gains=[0.5, 0.25],
+                           lanes=1)  # fmt: skip
 
 
 TEXT = [0, 1, 2, 3, 4, 1, 2, 3, 0, 1, 2, 4, 4, 4, 1, 2] * 3

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from edgedec import draft
 from edgedec.architecture import Architecture
 from edgedec.bundle import open_bundle
-from edgedec.contracts import Capabilities, Context, Host, Source
+from edgedec.contracts import Context, Host, Source
 from edgedec.errors import UnsupportedError, UsageError
 from edgedec.passage import Passage, Words
 from edgedec.strategies.aggressive import Aggressive, Copyist
 from edgedec.text import Text
+
+from .both import plain_host
 
 STORIES = open_bundle("stories")
 TEXT = Text.open(STORIES.path, STORIES.manifest.architecture)
@@ -141,6 +143,6 @@ def test_a_pair_that_stands_twice_leads_nowhere() -> None:
 def test_it_needs_a_text_to_copy() -> None:
     model: Architecture = STORIES.manifest.architecture
     with pytest.raises(UnsupportedError, match="has none: use prompt_lookup"):
-        Aggressive().needs(model, Capabilities(max_rows=8))
+        Aggressive().needs(plain_host(model))
     with pytest.raises(UsageError, match="tokens is 0"):
         Aggressive(tokens=0)

@@ -91,7 +91,7 @@ def test_a_rate_is_a_share(kind: Any, rate: float) -> None:
 @each
 def test_a_refused_plan_changes_nothing(kind: Any) -> None:
     plan, out, credits = kind.Planner(2, 1e-3), arrays(8), np.zeros(4, np.float32)
-    assert plan.riders(3) == [(-1, 0, 0)]
+    assert plan.riders(3) == [(-1, 0, 0, 0.0)]
     plan.learn([1, 2], 5, credits)
     assert credits.tolist() == [0, 0, 0, 0]
     good = [tree([1, 2], [-1, 0], [0.9, 0.9]), tree([1], [-1], [0.8])]

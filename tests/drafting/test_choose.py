@@ -8,9 +8,10 @@ import pytest
 
 from edgedec import drafting, rooms
 from edgedec.bundle import open_bundle
-from edgedec.contracts import Capabilities
 from edgedec.errors import EdgedecError, UnsupportedError, UsageError
 from edgedec.strategies.token_recycling import TokenRecycling
+
+from .both import plain_host
 
 RECURSIVE = {
     "draft_model.acceptance": "recursive",
@@ -21,7 +22,10 @@ RECURSIVE = {
 
 def test_auto_is_all_that_need_nothing() -> None:
     chosen = drafting.choose("auto")
-    expected = ["aggressive", "phrase_pool", "prompt_lookup", "token_recycling", "trigram"]
+    free = ["aggressive", "phrase_pool", "prompt_lookup", "token_recycling", "trigram"]
+    trained = ["attention_head", "early_exit", "eesd", "hidden_transfer", "hydra", "kangaroo"]
+    trained += ["layer_skip", "medusa", "prompt_decoding", "recurrent"]
+    expected = sorted([*free, *trained])
     assert [part.name for part in chosen.parts] == expected
     assert chosen.name == "+".join(expected)
     assert not chosen.lossy
@@ -29,14 +33,13 @@ def test_auto_is_all_that_need_nothing() -> None:
 
 
 def test_auto_leaves_out_what_a_model_has_nothing_for() -> None:
-    manifest = open_bundle("stories").manifest
-    shape = manifest.architecture, Capabilities(max_rows=8)
-    fitted = drafting.choose("auto").fitted(*shape)
+    host = plain_host(open_bundle("stories").manifest.architecture)
+    fitted = drafting.choose("auto").fitted(host)
     assert "aggressive" not in fitted.name
     assert fitted.requested == "auto"
-    asked = drafting.choose("aggressive").fitted(*shape)
+    asked = drafting.choose("aggressive").fitted(host)
     with pytest.raises(UnsupportedError, match="this model has none"):
-        asked.needs(*shape)
+        asked.needs(host)
 
 
 @pytest.mark.parametrize("name", ["plain", "plain+plain"])

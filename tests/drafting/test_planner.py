@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ VOCAB = 6
 def drafts(draw: Any, most: int = 8, riders: bool = False) -> Draft:
     count = draw(st.integers(0, most))
     probability = st.floats(0.03125, 1, width=32)
-    return tree(
+    made = tree(
         [draw(st.integers(0, VOCAB - 1)) for _ in range(count)],
         [draw(st.integers(-1, i - 1)) for i in range(count)],
         [draw(probability) for _ in range(count)],
@@ -31,6 +32,7 @@ def drafts(draw: Any, most: int = 8, riders: bool = False) -> Draft:
         [[100] * draw(st.integers(0, 2)) for _ in range(count + 1)] if riders else None,
         (0.75, 0.5) if riders else (),
     )
+    return replace(made, lanes=draw(st.integers(1, 2)))
 
 
 def times(seed: int, rows: int = 40) -> np.ndarray:
@@ -95,7 +97,7 @@ def test_no_other_riders_are_worth_more(kind: Any, given: Draft, seed: int) -> N
     plan = kind(1, 2e-4)
     out, T = arrays(16), times(seed)
     kept, count = plan.plan([given], 1, 16, 9, VOCAB, T, *out)
-    riders = [n for _, _, n in plan.riders(count)]
+    riders = [n for _, _, n, _ in plan.riders(count)]
     _, parents, score, _ = (part[:count] for part in out)
     path, left = np.ones(count), np.ones(count + 1)
     for node in range(count):
@@ -103,7 +105,7 @@ def test_no_other_riders_are_worth_more(kind: Any, given: Draft, seed: int) -> N
     for at in range(-1, count):
         left[at + 1] = (path[at] if at >= 0 else 1) * (1 - score[parents == at].sum())
     most = [0] * (count + 1)
-    for line, (source, entry, _) in enumerate(plan.riders(count)):
+    for line, (source, entry, _, _) in enumerate(plan.riders(count)):
         most[line] = len(given.riders[entry]) if given.riders and source >= 0 else 0
     best = -np.inf
     for nodes in itertools.product([False, True], repeat=count):
@@ -142,8 +144,9 @@ def test_c_and_python_plan_and_learn_alike(data: st.DataObject) -> None:
         assert fast.value == pytest.approx(twin.value, abs=1e-5)
         emitted = data.draw(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=5))
         mine, theirs = np.zeros(8, np.float32), np.zeros(8, np.float32)
-        fast.learn(emitted, result[0], mine)
-        twin.learn(emitted, result[0], theirs)
+        free = data.draw(st.sampled_from([0, 5, 15]))
+        fast.learn(emitted, result[0], mine, free)
+        twin.learn(emitted, result[0], theirs, free)
         assert (mine == theirs).all()
         for each in (fast, twin):
             each.pace(len(emitted), 1e-3 + 1e-4 * result[0])

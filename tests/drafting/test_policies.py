@@ -85,6 +85,15 @@ def test_thompson_draws_longer_chains_where_more_is_accepted() -> None:
         assert first.choose(chain(*[0.5] * 9), FLAT) == again.choose(chain(*[0.5] * 9), FLAT)
 
 
+def test_fixed_takes_as_many_as_its_name_says() -> None:
+    assert chosen("fixed:3", chain(*[0.1] * 12)) == list(range(3))
+    policy = policies.policy_named("fixed:40")
+    assert policy is not None and policy.asks == 40
+    for wrong in ("fixed:0", "fixed:64", "fixed:", "fixed:x", "best:3"):
+        with pytest.raises(UnsupportedError, match="fixed:N"):
+            policies.policy_named(wrong)
+
+
 def test_names() -> None:
     assert policies.policy_named("best") is None
     with pytest.raises(UnsupportedError, match="no policy 'magic'; there is: best, fixed"):

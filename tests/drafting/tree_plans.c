@@ -31,7 +31,8 @@ static Proposal propose(Dice *dice, int vocab, Owned *own)
     for (int i = 0; i < gains; i++)
         own->gains[i] = odd(dice);
     return (Proposal){count,      own->tokens, own->parents, own->rank,
-                      own->score, own->riders, own->gains,   gains};
+                      own->score, own->riders, own->gains,   gains,
+                      range(dice, 1, 3)};
 }
 
 static void free_proposal(Owned *own)
@@ -89,6 +90,10 @@ static void check_choice(Dice *dice, const Planner *planner, const Proposal *giv
         const Node *node = &planner->nodes[i];
         HOLD(node->riders_kept >= 0 && node->riders_kept <= node->riders);
         HOLD(!node->riders || node->riders <= given[node->source].gain_count);
+        if (node->riders) {
+            int64_t levels = (int64_t)limits->depth - node->depth;
+            HOLD(node->riders <= levels * given[node->source].lanes);
+        }
         riders += node->riders_kept;
     }
     HOLD(written == planner->ordered && planner->kept >= 0 && planner->kept <= written);
@@ -117,7 +122,7 @@ static void check_learning(Dice *dice, Planner *planner, int written)
             at = planner->nodes[at].next;
         emitted[i] = at ? planner->nodes[at].token : (int32_t)next(dice);
     }
-    planner_learn(planner, emitted, count, chosen, credits);
+    planner_learn(planner, emitted, count, chosen, one_in(dice, 2) ? UINT32_MAX : 5, credits);
     for (int s = 0; s < sources; s++) {
         HOLD(credits[s] >= 0 && credits[s] <= credits[sources + s] + 1e-3f);
         total += credits[sources + s];

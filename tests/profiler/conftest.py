@@ -78,7 +78,7 @@ class Timed:
     def session(self) -> Any:
         return TimedSession(self, self.fake.session())
 
-    def set_learned(self, vectors: Any) -> None:
+    def learn(self, vectors: Any) -> int:
         raise NotImplementedError
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgedec.gumbel import _uniform, gumbel
+from edgedec.gumbel import _uniform, gumbel, gumbel_rows
 
 WORD = (1 << 64) - 1
 TINY = 1e-4
@@ -67,6 +67,14 @@ def test_is_the_definition_for_every_token_and_order() -> None:
     np.testing.assert_allclose(gumbel(3, 11, tokens), expected, rtol=1e-12)
     np.testing.assert_array_equal(gumbel(3, 11, tokens[::-1])[::-1], gumbel(3, 11, tokens))
     np.testing.assert_array_equal(gumbel(3, 11, tokens.astype(np.int32)), gumbel(3, 11, tokens))
+
+
+def test_rows_have_the_noise_of_their_index() -> None:
+    tokens = np.random.default_rng(1).integers(0, 1 << 20, (3, 7)).astype(np.int32)
+    indices = [11, 0, 1 << 40]
+    expected = [gumbel(5, index, line) for index, line in zip(indices, tokens, strict=True)]
+    np.testing.assert_array_equal(gumbel_rows(5, indices, tokens), expected)
+    assert gumbel_rows(5, [], tokens[:0]).shape == (0, 7)
 
 
 def test_extreme_hashes_give_finite_noise() -> None:

@@ -116,16 +116,32 @@ static int read_riders(PyObject *riders, PyObject *gains, Held *held, Proposal *
     return 0;
 }
 
+static int read_lanes(PyObject *lanes, Proposal *out)
+{
+    long count = PyLong_AsLong(lanes);
+    if (count == -1 && PyErr_Occurred())
+        return -1;
+    if (count < 1 || count > MAX_ITEMS) {
+        PyErr_Format(PyExc_ValueError, "riders in %ld lanes", count);
+        return -1;
+    }
+    out->lanes = (int)count;
+    return 0;
+}
+
 static int take_riders(PyObject *draft, Held *held, Proposal *out)
 {
-    PyObject *riders = PyObject_GetAttrString(draft, "riders"), *gains = NULL;
+    PyObject *riders = PyObject_GetAttrString(draft, "riders"), *gains = NULL, *lanes = NULL;
     int failed = !riders;
     if (riders && riders != Py_None) {
         gains = PyObject_GetAttrString(draft, "gains");
-        failed = !gains || read_riders(riders, gains, held, out);
+        lanes = PyObject_GetAttrString(draft, "lanes");
+        failed = !gains || !lanes || read_lanes(lanes, out) ||
+                 read_riders(riders, gains, held, out);
     }
     Py_XDECREF(riders);
     Py_XDECREF(gains);
+    Py_XDECREF(lanes);
     return failed ? -1 : 0;
 }
 
@@ -211,7 +227,9 @@ static PyObject *planner_riders(PlannerObject *self, PyObject *args)
         Py_CLEAR(list);
     for (int i = -1; list && i < planner->ordered && (i < 0 || i < chosen); i++) {
         const Node *node = &planner->nodes[i < 0 ? 0 : planner->order[i]];
-        PyObject *entry = Py_BuildValue("(iii)", node->source, node->origin, node->riders_kept);
+        float share = node->claims > 0 ? node->riding / node->claims : 0;
+        PyObject *entry = Py_BuildValue("(iiid)", node->source, node->origin, node->riders_kept,
+                                        (double)share);
         if (!entry || PyList_Append(list, entry))
             Py_CLEAR(list);
         Py_XDECREF(entry);
@@ -226,7 +244,8 @@ static PyObject *planner_learned(PlannerObject *self, PyObject *args)
     int32_t tokens[MAX_NODES + 1];
     Py_ssize_t count;
     int chosen, bad;
-    if (!PyArg_ParseTuple(args, "Oiw*", &emitted, &chosen, &credits))
+    unsigned int cheap = UINT32_MAX;
+    if (!PyArg_ParseTuple(args, "Oiw*|I", &emitted, &chosen, &credits, &cheap))
         return NULL;
     count = PySequence_Size(emitted);
     bad = count < 0 || check_numbers(&credits, 1, 4);
@@ -242,7 +261,7 @@ static PyObject *planner_learned(PlannerObject *self, PyObject *args)
         bad = 1;
     }
     if (!bad)
-        planner_learn(&self->planner, tokens, (int)count, chosen, credits.buf);
+        planner_learn(&self->planner, tokens, (int)count, chosen, cheap, credits.buf);
     PyBuffer_Release(&credits);
     if (bad)
         return NULL;
@@ -269,7 +288,7 @@ static PyMethodDef planner_methods[] = {
      "plan(drafts, pending, budget, depth, vocab, times, tokens, parents, score, rank):\n"
      "(how many nodes pay, how many were written)"},
     {"riders", (PyCFunction)planner_riders, METH_VARARGS,
-     "riders(chosen): (source, entry, kept) of the root and the nodes"},
+     "riders(chosen): (source, entry, kept, share) of root and nodes"},
     {"learn", (PyCFunction)planner_learned, METH_VARARGS, "learn(emitted, chosen, credits)"},
     {"pace", (PyCFunction)planner_paced, METH_VARARGS, "pace(tokens, seconds)"},
     {NULL, NULL, 0, NULL},

@@ -53,16 +53,24 @@ static void join(Node *node, int source, const Proposal *given, int index)
     if (!(score > 0))
         score = 0;
     node->mask |= 1u << source;
-    node->score = fmaxf(node->score, fminf(score, 1));
+    score = fminf(score, 1);
+    node->score = fmaxf(node->score, score);
+    node->claims += score;
+    node->riding += given->riders ? score : 0;
     if (given->rank[index] < node->rank)
         node->rank = given->rank[index] < 0 ? 0 : given->rank[index];
 }
 
-static void add_riders(Node *node, int source, const Proposal *given, int entry)
+/* Those of one entry, unless there are more; none prepares what lies beyond the text. */
+static void add_riders(Node *node, int source, const Proposal *given, int entry, int depth)
 {
-    if (given->riders && given->riders[entry] > node->riders) {
-        node->riders =
-            given->riders[entry] < given->gain_count ? given->riders[entry] : given->gain_count;
+    int64_t room = ((int64_t)depth - node->depth) * given->lanes, count;
+    if (!given->riders)
+        return;
+    count = given->riders[entry] < given->gain_count ? given->riders[entry] : given->gain_count;
+    count = count < room ? count : room;
+    if (count > node->riders) {
+        node->riders = (int32_t)count;
         node->source = source;
         node->origin = entry;
     }
@@ -89,7 +97,7 @@ int planner_merge(Planner *self, const Proposal *given, const Limits *limits)
     for (int s = 0; s < self->sources; s++) {
         const Proposal *p = &given[s];
         if (p->count || p->riders)
-            add_riders(&self->nodes[0], s, p, 0);
+            add_riders(&self->nodes[0], s, p, 0, limits->depth);
         for (int i = 0; i < p->count && i < MAX_NODES; i++) {
             int parent = p->parents[i], above = parent < 0 ? 0 : map[parent];
             map[i] = -1;
@@ -101,9 +109,14 @@ int planner_merge(Planner *self, const Proposal *given, const Limits *limits)
                 continue;
             }
             join(&self->nodes[map[i]], s, p, i);
-            add_riders(&self->nodes[map[i]], s, p, i + 1);
+            add_riders(&self->nodes[map[i]], s, p, i + 1, limits->depth);
         }
     }
+    /* Riders prepare what follows, whoever proposed what they hang below. */
+    for (int s = 0; s < self->sources; s++)
+        for (int i = 1; given[s].riders && i <= self->count; i++)
+            if (!(self->nodes[i].mask >> s & 1))
+                add_riders(&self->nodes[i], s, &given[s], 0, limits->depth);
     return 0;
 }
 
@@ -237,23 +250,25 @@ static void count_check(Planner *self, const Node *node, int right)
     count_into(&self->said[node->mask], &self->was[node->mask], node->score, right);
 }
 
-static void share(const Planner *self, const Node *node, float *credits)
+static void share(const Planner *self, const Node *node, uint32_t cheap, float *credits)
 {
+    uint32_t mask = node->mask & cheap ? node->mask & cheap : node->mask;
     int among = 0;
     for (int s = 0; s < self->sources; s++)
-        among += node->mask >> s & 1;
+        among += mask >> s & 1;
     for (int s = 0; s < self->sources; s++)
-        if (node->mask >> s & 1)
+        if (mask >> s & 1)
             credits[s] += 1.0f / (float)among;
 }
 
-void planner_learn(Planner *self, const int32_t *emitted, int count, int chosen, float *credits)
+void planner_learn(Planner *self, const int32_t *emitted, int count, int chosen, uint32_t cheap,
+                   float *credits)
 {
     int at = 0;
     for (int i = 0; i < 2 * self->sources; i++)
         credits[i] = 0;
     for (int i = 0; i < chosen && i < self->ordered; i++)
-        share(self, &self->nodes[self->order[i]], credits + self->sources);
+        share(self, &self->nodes[self->order[i]], cheap, credits + self->sources);
     for (int depth = 0; depth < count && at >= 0; depth++) {
         int right = -1;
         for (int c = self->nodes[at].first_child; c; c = self->nodes[c].next) {
@@ -263,7 +278,7 @@ void planner_learn(Planner *self, const int32_t *emitted, int count, int chosen,
                 right = c;
         }
         if (right > 0 && self->nodes[right].place >= 0 && self->nodes[right].place < chosen)
-            share(self, &self->nodes[right], credits);
+            share(self, &self->nodes[right], cheap, credits);
         at = right;
     }
 }

@@ -97,7 +97,7 @@ typedef struct {
     const float *score;
     const int32_t *riders; /* [count + 1] how many hang below the root and each node, or NULL */
     const double *gains;   /* what the j-th of them adds */
-    int gain_count;
+    int gain_count, lanes;
 } Proposal;
 
 typedef struct {
@@ -105,6 +105,7 @@ typedef struct {
     int32_t riders, riders_kept;
     uint32_t mask;
     float score, p, path, left;
+    float claims, riding; /* sums of scores: of all, and of those that offer riders */
 } Node;
 
 typedef struct {
@@ -129,8 +130,9 @@ int planner_merge(Planner *self, const Proposal *given, const Limits *limits);
 /* How many nodes of `order` pay; riders are chosen with them. */
 int planner_choose(Planner *self, const Proposal *given, const Limits *limits);
 /* credits [2, sources]: the nodes on the emitted path among the first `chosen`, and all of these;
- * who proposed a node shares it. */
-void planner_learn(Planner *self, const int32_t *emitted, int count, int chosen, float *credits);
+ * who proposed a node shares it, if any of the set `cheap` did, these alone. */
+void planner_learn(Planner *self, const int32_t *emitted, int count, int chosen, uint32_t cheap,
+                   float *credits);
 /* A turn gave so many tokens in so much time. */
 void planner_pace(Planner *self, double tokens, double seconds);
 

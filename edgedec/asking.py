@@ -1,0 +1,135 @@
+"""Who is asked in a turn: those that pay, and now and then the others, as time for it allows.
+
+It knows drafters by what they cost and bring, no tree and no device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, cast
+
+from edgedec.pace import Average, gain_average, time_average
+
+if TYPE_CHECKING:
+    from edgedec.contracts import Drafter, Floats
+
+EXPLORE = 32
+"""A drafter that does not pay is asked again after so many drafted turns, so that it can come
+back."""
+NOTHING = 0.02
+"""A drafter whose time is worth fewer tokens than this is asked in any case: who agrees with whom
+says much."""
+CHEAP = 0.1
+"""One whose time is worth fewer tokens than this may be asked again whenever it is its turn. What
+several proposed is theirs."""
+SHARE = 0.015
+"""Of all time, what may be spent on asking dear drafters that did not pay of late."""
+
+
+class Reader(Protocol):
+    """A drafter that follows the hidden states of a text."""
+
+    def read(self, start: int, hidden: dict[int, Floats]) -> None:
+        """Those of the rows `start`, `start` + 1, ... [rows, D] by layer: views."""
+
+
+@dataclass(slots=True)
+class Source:
+    """A drafter; the seconds a turn with it takes of the host, and the tokens it brings net of the
+    rows that were checked for it.
+
+    `idle` are the drafted turns since it was asked, `trial` those in which it is asked all the
+    same, `riders` its riders in the latest step: what they prepare is lost if it is not asked next.
+    """
+
+    drafter: Drafter
+    topk: bool
+    cost: Average = field(default_factory=time_average)
+    gain: Average = field(default_factory=gain_average)
+    asked: bool = False
+    reads: bool = False
+    rides: bool = False
+    began: bool = False
+    silent: bool = False
+    spent: float = 0.0
+    idle: int = 0
+    trial: int = 0
+    riders: int = 0
+
+    @classmethod
+    def of(cls, drafter: Drafter, topk: bool) -> Source:
+        """A drafter that nothing is known of."""
+        reads, rides = hasattr(drafter, "read"), hasattr(drafter, "rides")
+        return cls(drafter, topk, reads=reads, rides=rides)
+
+    @property
+    def reader(self) -> Reader | None:
+        """The drafter, if it follows hidden states."""
+        return cast("Reader", self.drafter) if self.reads else None
+
+    def price(self, rate: float, budget: int) -> float:
+        """What its time is worth, in tokens."""
+        return rate * (self.drafter.expected_cost(budget) or self.cost.value)
+
+    def pays(self, rate: float, budget: int) -> bool:
+        """Whether it brings more than its time would give without it; so far unknown ones may."""
+        price = self.price(rate, budget)
+        return self.gain.count < 4 or self.gain.value >= price or price < NOTHING
+
+    def wanted(self, rate: float, budget: int) -> bool:
+        """Whether it is asked in this turn."""
+        found = self.riders > 0 or self.trial > 0 or self.pays(rate, budget)
+        self.trial -= self.trial > 0
+        self.idle = 0 if found else self.idle + 1
+        return found
+
+
+class Trials:
+    """Time that was put aside for asking drafters that did not pay of late."""
+
+    def __init__(self) -> None:
+        self._left = 0.0
+
+    def earn(self, seconds: float, sources: Sequence[Source]) -> None:
+        """Some time has passed, of which a share is put aside; not more than three trials need."""
+        dearest = max((each.cost.value for each in sources), default=0.0)
+        self._left = min(self._left + SHARE * seconds, max(self._left, 6 * dearest))
+
+    def _affords(self, source: Source, turns: int, rate: float) -> bool:
+        seconds = turns * source.cost.value
+        if rate * source.cost.value < CHEAP:
+            return True
+        if seconds > self._left:
+            return False
+        self._left -= seconds
+        return True
+
+    def peek(self, source: Source, rate: float) -> bool:
+        """Whether one may be asked once, to see whether drafting pays by now."""
+        return self._affords(source, 1, rate)
+
+    def explore(self, sources: Sequence[Source], rate: float) -> None:
+        """Give those a trial that were not asked for long."""
+        for each in sorted(sources, key=lambda source: -source.idle):
+            if each.idle < EXPLORE:
+                return
+            self._try(each, rate)
+
+    def again(self, sources: Sequence[Source], rate: float) -> None:
+        """After a rest: all that can be afforded, the cheapest first, and that one in any case."""
+        for place, each in enumerate(sorted(sources, key=lambda source: source.cost.value)):
+            if not place:
+                each.trial = 2
+            else:
+                self._try(each, rate)
+
+    def _try(self, source: Source, rate: float) -> None:
+        # Two turns: some only know after one in which they were asked where they are.
+        if self._affords(source, 2, rate):
+            source.trial, source.idle = 2, 0
+
+
+def free(sources: Sequence[Source], rate: float) -> int:
+    """The set of those that cost hardly anything."""
+    return sum(1 << i for i, each in enumerate(sources) if rate * each.cost.value < CHEAP)
