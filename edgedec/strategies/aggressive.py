@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from edgedec import draft
-from edgedec.architecture import Architecture
-from edgedec.contracts import Capabilities, Context, Draft, Host, Needs, Outcome
+from edgedec.contracts import Context, Draft, Host, Needs, Outcome
 from edgedec.errors import UnsupportedError
 from edgedec.passage import Passage, Words
 
@@ -47,13 +46,13 @@ class Aggressive:
         """A copy is checked like any other draft."""
         return False
 
-    def needs(self, architecture: Architecture, capabilities: Capabilities) -> Needs:
+    def needs(self, host: Host) -> Needs:
         """A source in words.
 
         Raises:
             UnsupportedError: the model has no encoder, or one that hears.
         """
-        if architecture.encoder is None or architecture.frontend is not None:
+        if host.architecture.encoder is None or host.architecture.frontend is not None:
             raise UnsupportedError(
                 "the strategy aggressive copies the text that an encoder reads; this model has "
                 "none: use prompt_lookup"

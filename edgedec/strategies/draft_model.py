@@ -1,24 +1,23 @@
 """A smaller model guesses: speculative decoding (2211.17192, 2302.01318) with trees.
 
-The draft model grows a tree level by level, as EAGLE-2 (2406.16858) does: the likeliest nodes of a
-level are run together, and growth stops where nothing is likely enough. When sampling, its guesses
-are drawn with the very noise that the model's own draw will use, so that two models which agree
-draw the same token. With `acceptance="recursive"` it draws trees without replacement (2402.14160)
-that are accepted by recursive rejection instead, for comparison with the papers.
+The draft model grows a tree level by level: the likeliest nodes of a level are run together, and
+growth stops where nothing is likely enough. When sampling, its guesses are drawn with the very
+noise that the model's own draw will use, so that two models which agree draw the same token. With
+`acceptance="recursive"` it draws trees without replacement (2402.14160) that are accepted by
+recursive rejection instead, for comparison with the papers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from edgedec import _tree, draft, rejection
+from edgedec import _tree, draft, growth, rejection
 from edgedec.accept import Acceptance
-from edgedec.architecture import Architecture
-from edgedec.contracts import TRUNK, Capabilities, Context, Draft, Host, Needs, Outcome
+from edgedec.contracts import TRUNK, Context, Draft, Host, Needs, Outcome
 from edgedec.errors import InputError, UnsupportedError, UsageError
 from edgedec.follower import Follower
 from edgedec.gumbel import gumbel
@@ -74,13 +73,13 @@ class DraftModel:
         """Recursive rejection keeps the distribution, not the words of a seed."""
         return self.acceptance == "recursive"
 
-    def needs(self, architecture: Architecture, capabilities: Capabilities) -> Needs:
+    def needs(self, host: Host) -> Needs:
         """Nothing of the model itself.
 
         Raises:
             UnsupportedError: the model hears; a draft model is only told what a model reads.
         """
-        if architecture.frontend is not None:
+        if host.architecture.frontend is not None:
             raise UnsupportedError(
                 "the strategy draft_model cannot draft for a model that hears: use auto"
             )
@@ -110,40 +109,21 @@ class DraftModel:
 
 
 @dataclass(slots=True)
-class _Grown:
-    """What is proposed, in the order in which it grew; `handles` are rows of the draft session,
-    `law` the distributions that the children of nodes were drawn from."""
+class _Grown(growth.Tree):
+    """What is proposed; `handles` are rows of the draft session, `law` the distributions that the
+    children of nodes were drawn from."""
 
-    tokens: list[int] = field(default_factory=list)
-    parents: list[int] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-    ranks: list[int] = field(default_factory=list)
-    paths: list[float] = field(default_factory=list)
     handles: dict[int, int] = field(default_factory=lambda: {TRUNK: TRUNK})
     law: dict[int, Weights] = field(default_factory=dict)
 
-    def add(self, token: int, parent: int, score: float, rank: int) -> int:
-        self.tokens.append(token)
-        self.parents.append(parent)
-        self.scores.append(score)
-        self.ranks.append(rank)
-        self.paths.append(score * (self.paths[parent] if parent != TRUNK else 1.0))
-        return len(self.tokens) - 1
-
     def draft(self) -> Draft:
-        law = None
-        if self.law:
-            flat = np.full(len(self.law[TRUNK]), 1 / len(self.law[TRUNK]))
-            lines = [self.law.get(node, flat) for node in range(TRUNK, len(self.tokens))]
-            law = np.array(lines, np.float32)
-        return Draft(
-            np.array(self.tokens, np.int32),
-            np.array(self.parents, np.int32),
-            np.array(self.scores, np.float32),
-            np.array(self.ranks, np.int32),
-            whole=law is not None,
-            law=law,
-        )
+        """The tree; a drawn one with the law of every node, which is checked whole."""
+        tree = growth.Tree.draft(self)
+        if not self.law:
+            return tree
+        flat = np.full(len(self.law[TRUNK]), 1 / len(self.law[TRUNK]))
+        lines = [self.law.get(node, flat) for node in range(TRUNK, len(self.tokens))]
+        return replace(tree, whole=True, law=np.array(lines, np.float32))
 
 
 class Speculator:
@@ -184,17 +164,14 @@ class Speculator:
     def _grow(
         self, tree: _Grown, context: Context, budget: int, root: tuple[StepResult, int]
     ) -> None:
-        """Level by level, the likeliest nodes first, until nothing is likely enough."""
         options = self._options
-        level = self._children(tree, context, [TRUNK], root)
-        for _ in range(1, options.depth):
-            best = sorted(level, key=lambda node: -tree.paths[node])[: options.width]
-            run = [node for node in best if tree.paths[node] >= options.confidence]
-            room = budget - len(tree.tokens)
-            if not run or room < options.branches:
-                break
-            run = run[: min(self._follower.most, room // options.branches)]
-            level = self._children(tree, context, run, (self._run(tree, run), 0))
+
+        def expand(nodes: list[int], depth: int) -> Iterable[growth.Found]:
+            result, first = (self._run(tree, nodes), 0) if depth else root
+            return self._children(context, depth, len(nodes), (result, first))
+
+        limits = growth.Limits(options.depth, options.width, options.branches, options.confidence)
+        growth.grow(tree, limits, budget, expand, self._follower.most)
 
     def _run(self, tree: _Grown, nodes: Sequence[int]) -> StepResult:
         parents = [tree.handles[tree.parents[node]] for node in nodes]
@@ -203,16 +180,14 @@ class Speculator:
         return result
 
     def _children(
-        self, tree: _Grown, context: Context, nodes: Sequence[int], run: tuple[StepResult, int]
-    ) -> list[int]:
-        """The likeliest children of nodes, whose rows in the result begin at a given one."""
+        self, context: Context, depth: int, count: int, run: tuple[StepResult, int]
+    ) -> Iterable[growth.Found]:
+        """What follows `count` nodes, whose rows in the result begin at a given one."""
         result, first = run
         ids, values = result.topk(min(_SEEN, len(result.logits(first))))
-        found: list[int] = []
-        for line, node in enumerate(nodes):
+        for line in range(count):
             tokens, scores = ids[line], values[line].astype(np.float64)
             if context.temperature > 0:
-                depth = _depth(tree, node)
                 noise = context.seed, context.index + depth
                 tokens, scores = _noisy(
                     result.logits(first + line), tokens, context.temperature, noise
@@ -220,11 +195,7 @@ class Speculator:
             shares = np.exp(scores - scores.max())
             shares /= shares.sum()
             best = np.argsort(-shares, kind="stable")[: self._options.branches]
-            found += [
-                tree.add(int(tokens[i]), node, float(shares[i]), rank)
-                for rank, i in enumerate(best)
-            ]
-        return found
+            yield tokens[best].tolist(), shares[best].tolist()
 
     def _draw(self, tree: _Grown, context: Context, root: tuple[StepResult, int]) -> None:
         """All paths of constant branching, drawn without replacement by the Gumbel top-k trick."""
@@ -245,13 +216,6 @@ class Speculator:
             level = below
             if depth + 1 < options.depth:
                 result, first = self._run(tree, level), 0
-
-
-def _depth(tree: _Grown, node: int) -> int:
-    depth = 0
-    while node != TRUNK:
-        node, depth = tree.parents[node], depth + 1
-    return depth
 
 
 def _noisy(

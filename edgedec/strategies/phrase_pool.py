@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from edgedec import draft
-from edgedec.architecture import Architecture
-from edgedec.contracts import TRUNK, Capabilities, Context, Draft, Host, Needs, Outcome
+from edgedec.contracts import TRUNK, Context, Draft, Host, Needs, Outcome
 
 _MOST_KEYS = 4096
 _LIKELY, _GUESS = 0.4, 0.03
@@ -37,7 +36,7 @@ class PhrasePool:
         """Phrases are checked like any other draft."""
         return False
 
-    def needs(self, architecture: Architecture, capabilities: Capabilities) -> Needs:
+    def needs(self, host: Host) -> Needs:
         """The likeliest token of each row."""
         return Needs(topk=1)
 

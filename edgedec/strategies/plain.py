@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from edgedec import draft
-from edgedec.architecture import Architecture
-from edgedec.contracts import Capabilities, Context, Draft, Host, Needs, Outcome
+from edgedec.contracts import Context, Draft, Host, Needs, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +23,7 @@ class Plain:
         """It is what the others are compared with."""
         return False
 
-    def needs(self, architecture: Architecture, capabilities: Capabilities) -> Needs:
+    def needs(self, host: Host) -> Needs:
         """Nothing."""
         return Needs()
 

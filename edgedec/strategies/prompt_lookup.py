@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from edgedec import _tree, draft
-from edgedec.architecture import Architecture
-from edgedec.contracts import Capabilities, Context, Draft, Host, Needs, Outcome
+from edgedec.contracts import Context, Draft, Host, Needs, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class PromptLookup:
         """A copy is checked like any other draft."""
         return False
 
-    def needs(self, architecture: Architecture, capabilities: Capabilities) -> Needs:
+    def needs(self, host: Host) -> Needs:
         """Nothing."""
         return Needs()
 

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from edgedec import _tree, draft, hot_start
-from edgedec.architecture import Architecture
-from edgedec.contracts import Capabilities, Context, Draft, Host, Needs, Outcome
+from edgedec.contracts import Context, Draft, Host, Needs, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +47,9 @@ class TokenRecycling:
         """Guesses are checked like any other draft."""
         return False
 
-    def needs(self, architecture: Architecture, capabilities: Capabilities) -> Needs:
+    def needs(self, host: Host) -> Needs:
         """The likeliest tokens of each row."""
-        return Needs(topk=min(self.width, architecture.vocab))
+        return Needs(topk=min(self.width, host.architecture.vocab))
 
     def open(self, host: Host) -> Recycler:
         """Begin with what the hot start holds, or with nothing."""

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from edgedec import _tree, draft, hot_start
-from edgedec.architecture import Architecture
-from edgedec.contracts import Capabilities, Context, Draft, Host, Needs, Outcome
+from edgedec.contracts import Context, Draft, Host, Needs, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class Trigram:
         """Guesses are checked like any other draft."""
         return False
 
-    def needs(self, architecture: Architecture, capabilities: Capabilities) -> Needs:
+    def needs(self, host: Host) -> Needs:
         """Nothing."""
         return Needs()
 

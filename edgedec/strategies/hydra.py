@@ -1,0 +1,51 @@
+"""Heads that depend on one another: Hydra (2402.05109).
+
+Head i reads the last hidden state and the embeddings of all tokens since, h + silu(W_i [h, e_1 ..
+e_i]), in front of an output matrix that all heads share; so each guess knows the guesses before it.
+A level of the tree is one product for all of its nodes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgedec import heads
+from edgedec.contracts import Host, Needs
+
+if TYPE_CHECKING:
+    from edgedec.contracts import Floats
+
+NAME = "hydra"
+
+
+@dataclass(frozen=True, slots=True)
+class Hydra(heads.Growing):
+    """One head for each level of its trees."""
+
+    def needs(self, host: Host) -> Needs:
+        """The last hidden state.
+
+        Raises:
+            UnsupportedError: the bundle has no heads, or the runtime gives no hidden states.
+        """
+        return heads.needs(NAME, host)
+
+    def open(self, host: Host) -> heads.Heads:
+        """Begin a conversation.
+
+        Raises:
+            StateError: the part is not what this strategy reads.
+        """
+        return heads.opened(NAME, host, lambda part, layer: Sequel(part, layer, self))
+
+
+class Sequel(heads.GrowingHeads):
+    """Hands down the hidden state and the embeddings since [n, (1 + depth) * D]."""
+
+    def _follow(self, above: Floats, tokens: Floats, depth: int) -> tuple[Floats, Floats]:
+        seen = np.concatenate([above, tokens], axis=1)
+        state = seen[:, : tokens.shape[1]]
+        return state + heads.silu(self._part.linear(f"level.{depth}", seen)), seen
