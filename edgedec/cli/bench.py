@@ -51,7 +51,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     default=["best"],
     metavar="NAME",
     show_default=True,
-    help="How much of a draft is checked; repeatable.",
+    help="How much of a draft is checked: best, or fixed:N and others to compare; repeatable.",
 )
 @click.option(
     "--workload",

@@ -10,8 +10,8 @@ import click
 from edgedec.cli import _options, _output, _progress
 
 if TYPE_CHECKING:
-    from edgedec.benchmark.prompts import Prompt
     from edgedec.model import Setup
+    from edgedec.prompts import Prompt
 
 
 @click.command()
@@ -67,10 +67,10 @@ def command(
     import tempfile
 
     from edgedec import api, drafting, warm
-    from edgedec.benchmark.prompts import read_prompts
     from edgedec.bundle import add_strategies, shipped
     from edgedec.devices import EngineOptions
     from edgedec.errors import UsageError
+    from edgedec.prompts import read_prompts
 
     if output is None and model in shipped():
         raise UsageError(f"{model} ships with edgedec, its bundle stays as it is: give -o FOLDER")

@@ -5,7 +5,6 @@ Knows no data and no model: it is given batches, a loss and named parameters.
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from edgedec.replacing import replacing
 from edgedec.training.muon import BatchedMuon
 
 
@@ -151,7 +151,16 @@ class Trainer:
     def save(self) -> None:
         """Write the checkpoint beside the old one, then replace it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        state: dict[str, Any] = {
+        with replacing(self.checkpoint) as partial:
+            torch.save(self.state(), partial)
+
+    def resume(self) -> None:
+        """Continue from the checkpoint."""
+        self.restore(torch.load(self.checkpoint, weights_only=True))
+
+    def state(self) -> dict[str, Any]:
+        """All that a run which goes on from here needs."""
+        return {
             "step": self.step,
             "tokens": self.tokens,
             "batches": self.batches.state(),
@@ -159,13 +168,9 @@ class Trainer:
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "rng": torch.get_rng_state(),
         }
-        partial = self.checkpoint.with_suffix(".partial")
-        torch.save(state, partial)
-        os.replace(partial, self.checkpoint)
 
-    def resume(self) -> None:
-        """Continue from the checkpoint."""
-        state = torch.load(self.checkpoint, weights_only=True)
+    def restore(self, state: dict[str, Any]) -> None:
+        """Be as it was when `state` was taken."""
         self.step, self.tokens = state["step"], state["tokens"]
         self.batches.restore(state["batches"])
         self.model.load_state_dict(state["model"])

@@ -24,7 +24,8 @@ FAKE = {**os.environ, "EDGEDEC_FAKE": "1"}
 DOCUMENT = (
     "schema text tokens prompt_tokens new_tokens finish_reason seed model runtime device "
     "strategy strategy_requested lossy seconds load_seconds tokens_per_second "
-    "time_to_first_token_ms passes tokens_per_pass evaluated accepted near_ties depths peak_rss_mb"
+    "time_to_first_token_ms passes tokens_per_pass evaluated accepted near_ties depths peak_rss_mb "
+    "draft_seconds"
 )
 
 
@@ -261,7 +262,7 @@ def test_info_describes_a_bundle(plain_bundle: Path) -> None:
         ([], b"\n", "the prompt is empty"),
         (["x" * 97], b"", "97 tokens"),
         ([], b"abc\xff\xfe", "byte 0xff at offset 3"),
-        (["Hi", "--strategy", "magic"], b"", "there is: aggressive, draft_model"),
+        (["Hi", "--strategy", "magic"], b"", "there is: aggressive, attention_head"),
         (["Hi", "--runtime", "magic"], b"", "there is: fake, native, onnx"),
     ],
 )
