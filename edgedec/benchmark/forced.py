@@ -21,6 +21,7 @@ from edgedec.benchmark.prompts import Prompt
 from edgedec.benchmark.stopwatch import Stopwatch
 from edgedec.contracts import TRUNK, Rows, Want
 from edgedec.errors import InputError, UnsupportedError
+from edgedec.host import Files
 from edgedec.runtimes.fake import Fake, FakeSession
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class ForcedEngine:
         """A new, empty session."""
         return ForcedSession(self)
 
-    def set_learned(self, vectors: Floats) -> None:
+    def learn(self, vectors: Floats) -> int:
         """Nothing can be learned here."""
         raise UnsupportedError("a given text has no learned ids")
 
@@ -178,7 +179,7 @@ def prepare(
             "answer: give a longer one, or fewer --tokens"
         )
     engine = ForcedEngine(scripted(model, scripts), setup.costs, topk_seconds)
-    clocked = replace(setup, engine=engine, clock=engine.watch, open_engine=_refuse)
+    clocked = replace(setup, engine=engine, clock=engine.watch, files=Files(_refuse))
     return replace(workload, prompts=tuple(prompts), longest=new), clocked
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
         Session,
         StepResult,
     )
+
+
+def noise(count: int, width: int) -> Floats:
+    """Vectors [count, width] to compute with: of nothing but zeros all logits would be alike."""
+    return np.random.default_rng(width).standard_normal((count, width), np.float32)
 
 
 class Scale:
@@ -56,12 +61,15 @@ class Scale:
         return tuple(range(self.layer(part.start), self.layer(part.stop)) for part in layers)
 
     def rows(self, rows: Rows) -> Rows:
-        """The same tree. Ids wrap around; learned ids stay learned, vectors are zeros."""
-        real, shadow = self._ids
-        tokens = np.asarray(rows.tokens)
-        known = np.where(tokens < real, tokens % shadow, tokens - real + shadow).astype(np.int32)
+        """The same tree. Ids wrap around; learned ids stay learned, vectors are noise."""
         vectors = None if rows.hidden is None else self.vectors(len(rows.hidden))
-        return replace(rows, tokens=known, hidden=vectors)
+        return replace(rows, tokens=self.ids(rows.tokens), hidden=vectors)
+
+    def ids(self, tokens: Ints) -> Ints:
+        """Ids that the shadow has; learned ids stay learned."""
+        real, shadow = self._ids
+        found = np.asarray(tokens)
+        return np.where(found < real, found % shadow, found - real + shadow).astype(np.int32)
 
     def source(self, source: Ints | Floats) -> Ints | Floats:
         """As many ids, that the shadow's encoder has."""
@@ -69,7 +77,7 @@ class Scale:
 
     def vectors(self, count: int) -> Floats:
         """Vectors as wide as the shadow is."""
-        return np.zeros((count, self._width), np.float32)
+        return noise(count, self._width)
 
     def want(self, want: Want | None) -> Want | None:
         """The same rows; hidden states of the same shares."""
@@ -97,10 +105,11 @@ class ReplayEngine:
         """A new, empty session."""
         return ReplaySession(self, self.real.session(), self.shadow.session())
 
-    def set_learned(self, vectors: Floats) -> None:
-        """The real model gets them; its shadow gets as many."""
-        self.real.set_learned(vectors)
-        self.shadow.set_learned(self.scale.vectors(len(vectors)))
+    def learn(self, vectors: Floats) -> int:
+        """The real model gets them; its shadow gets as many, told apart by their ids."""
+        first = self.real.learn(vectors)
+        self.shadow.learn(self.scale.vectors(len(vectors)) + np.float32(first))
+        return first
 
     def close(self) -> None:
         """Give both back."""
@@ -125,10 +134,18 @@ def _common(real: Capabilities, shadow: Capabilities, scale: Scale) -> Capabilit
     )
 
 
+class Pair(Protocol):
+    """What two sessions in step belong to: a model and its shadow, or a part and its."""
+
+    scale: Scale
+    watch: Stopwatch
+    temperature: float
+
+
 class ReplaySession:
     """Two sessions in step: see `edgedec.contracts.Session`."""
 
-    def __init__(self, engine: ReplayEngine, real: Session, shadow: Session) -> None:
+    def __init__(self, engine: Pair, real: Session, shadow: Session) -> None:
         self._engine, self._watch = engine, engine.watch
         self._real, self._shadow = real, shadow
 
@@ -209,7 +226,7 @@ class ReplaySession:
 class ReplayResult:
     """The real answers, each asked of the shadow as well."""
 
-    def __init__(self, engine: ReplayEngine, real: StepResult, shadow: StepResult) -> None:
+    def __init__(self, engine: Pair, real: StepResult, shadow: StepResult) -> None:
         self._engine, self._watch = engine, engine.watch
         self._real, self._shadow = real, shadow
 

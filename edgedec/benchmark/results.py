@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgedec.benchmark import memory, pairs
+from edgedec.benchmark import extras, memory, pairs
 from edgedec.benchmark.rows import PLAIN, Row
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from edgedec.benchmark.play import Contestant
     from edgedec.benchmark.stand import Place, Stand
     from edgedec.benchmark.workloads import Workload
+    from edgedec.generation import Generation
 
 WEIGHED = 3
 """Prompts that a process answers whose memory is measured."""
@@ -61,6 +62,7 @@ def _row(
     rates = [] if stand.simulated else [work.rate for work in works]
     firsts = [] if stand.simulated else [answer.time_to_first_token_ms for answer in answers]
     ratios = [] if stand.simulated else [pair.ratio for pair in found]
+    added = extras.of(who.model)
     return Row(
         model=setup.bundle.manifest.name,
         runtime=setup.device.runtime,
@@ -87,7 +89,18 @@ def _row(
         ran=who.way.name if evaluated else PLAIN,
         ratios=tuple(round(ratio, 4) for ratio in ratios if ratio is not None),
         depths=_depths([answer.depths for answer in answers]),
+        draft_share=None if stand.simulated else _drafting(who, answers),
+        part_parameters=added.parameters,
+        part_bytes=added.bytes,
     )
+
+
+def _drafting(who: Contestant, answers: Sequence[Generation]) -> float | None:
+    """The share of the answers' time that drafting took; None where nothing drafts."""
+    seconds = sum(answer.seconds for answer in answers)
+    if not who.way.parts or not seconds:
+        return None
+    return round(sum(answer.draft_seconds for answer in answers) / seconds, 4)
 
 
 def _peak(subject: Subject, who: Contestant) -> float | None:

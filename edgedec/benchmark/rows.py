@@ -27,7 +27,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     by depth the turns in which a draft token could be accepted, and those in which one was.
     `ran` is what drafted: `plain` where nothing that was proposed was worth checking. Times are
     None where a device is simulated; memory is None where it was not measured. `replayed` is the
-    shape whose times these are.
+    shape whose times these are. `draft_share` is the part of an answer's time that drafting took,
+    steps that check not counted; `part_parameters` and `part_bytes` are those of the trained parts
+    that draft.
     """
 
     model: str
@@ -55,6 +57,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     ran: str
     ratios: tuple[float, ...]
     depths: tuple[tuple[int, int], ...]
+    draft_share: float | None
+    part_parameters: int
+    part_bytes: int
 
     @property
     def repeats(self) -> bool:

@@ -165,6 +165,7 @@ class Mu:
 SHAPES: dict[str, Llama | T5 | Mu] = {
     "135m": Llama(576, 30, 9, 3, 1536, 49152, tied=True),
     "1b": Llama(2048, 22, 32, 4, 5632, 32000, tied=False),
+    "3b": Llama(3072, 28, 24, 8, 8192, 32000, tied=False),
     "t5-small": T5(512, 6, 8, 2048, 32128),
     "t5-base": T5(768, 12, 12, 3072, 32128),
     "mu-330m": Mu(20, 10),

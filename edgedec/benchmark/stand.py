@@ -14,6 +14,7 @@ from edgedec import api, devices, drafting, profiler
 from edgedec.benchmark import shapes
 from edgedec.benchmark.play import Contestant
 from edgedec.benchmark.replay import ReplayEngine, Scale
+from edgedec.benchmark.replay_part import Opening
 from edgedec.benchmark.rows import PLAIN
 from edgedec.bundle import Bundle, open_bundle
 from edgedec.devices import EngineOptions
@@ -175,7 +176,18 @@ def _replayed(stand: Stand, place: Place, tell: Tell) -> Stand:
         engine=engine,
         costs=replace(costs, depth=real.layers),
         clock=engine.watch,
-        open_engine=_refuse,
+        files=replace(
+            setup.files,
+            open_engine=_refuse,
+            open_part=Opening(
+                setup.files.open_part,
+                setup.bundle,
+                engine,
+                lambda: shapes.random_bundle(name, "native"),
+                shadow,
+                place.threads,
+            ),
+        ),
     )
     return Stand(slow, shadow, False, name)
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from edgedec.benchmark.rows import PLAIN, Mean, Row, means
 
-HEADER = ("workload", "strategy", "tok/s", "speed-up", "95 %", "per pass", "right", "first ms",
-          "peak MB", "distinct-4", "")  # fmt: skip
-_RIGHT = range(2, 10)
+HEADER = ("workload", "strategy", "tok/s", "speed-up", "95 %", "per pass", "right", "drafting",
+          "extra", "first ms", "peak MB", "distinct-4", "")  # fmt: skip
+_RIGHT = range(2, 12)
 """Columns of numbers, which end at the same place."""
 
 
@@ -69,7 +69,9 @@ def _lines(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
             number(row.speedup, 2),
             spread(row),
             number(row.tokens_per_pass, 2),
-            "" if row.acceptance is None else f"{row.acceptance:.0%}",
+            share(row.acceptance),
+            share(row.draft_share),
+            size(row.part_parameters),
             number(row.time_to_first_token_ms, 1),
             number(row.peak_rss_mb, 0),
             number(row.distinct4, 2),
@@ -87,6 +89,19 @@ def spread(row: Row | Mean) -> str:
 def number(value: float | None, digits: int) -> str:
     """A number, or nothing."""
     return "" if value is None else f"{value:.{digits}f}"
+
+
+def share(value: float | None) -> str:
+    """A share as percent, or nothing."""
+    return "" if value is None else f"{value:.0%}"
+
+
+def size(count: int) -> str:
+    """A number of parameters, in thousands or millions; nothing for none."""
+    for unit, name in ((1e6, "M"), (1e3, "k")):
+        if count >= unit:
+            return f"{count / unit:.1f}{name}"
+    return f"{count or ''}"
 
 
 def _mean(mean: Mean) -> tuple[str, ...]:
@@ -116,6 +131,13 @@ def legend(rows: Sequence[Row]) -> list[str]:
         "interval. Every pair has prompts of its own, and begins with drafters that remember no "
         "text but the bundle's hot start, if it has one."
     ]
+    if any(row.draft_share is not None for row in rows):
+        found.append(
+            "drafting: the share of the time that guesses took to make, before the model checks "
+            "them."
+        )
+    if any(row.part_parameters for row in rows):
+        found.append("extra: parameters that were trained for the strategy.")
     if any(row.repeats for row in rows):
         found.append(
             "repeats itself: of the runs of 4 tokens in a text less than 60 % are different; such "

@@ -27,7 +27,8 @@ ROW: dict[str, Any] = {
     "speedup_high": 1.8, "pairs": 2, "tokens_per_pass": 2.0, "acceptance": 0.5,
     "time_to_first_token_ms": 1.0, "peak_rss_mb": 60.0, "distinct4": 0.9, "identical": True,
     "near_ties": 0, "lossy": False, "simulated": False, "replayed": None, "forced": False,
-    "ran": "trigram", "ratios": (1.2, 1.8), "depths": ((9, 6), (8, 2)),
+    "ran": "trigram", "ratios": (1.2, 1.8), "depths": ((9, 6), (8, 2)), "draft_share": 0.25,
+    "part_parameters": 0, "part_bytes": 0,
 }  # fmt: skip
 
 

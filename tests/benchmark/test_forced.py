@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 
 from edgedec import costs, drafting
-from edgedec.architecture import Architecture
 from edgedec.benchmark import forced
 from edgedec.benchmark.forced import ForcedEngine
 from edgedec.benchmark.stand import Stand
 from edgedec.benchmark.stopwatch import Stopwatch
 from edgedec.benchmark.workloads import Workload
-from edgedec.contracts import Capabilities, Context, Draft, Host, Needs, Outcome
-from edgedec.drafting import Drafting, Part
+from edgedec.contracts import Context, Draft, Host, Needs, Outcome
+from edgedec.drafting import Drafting, Named
 from edgedec.errors import InputError, UnsupportedError
 from edgedec.model import Model, Setup
 
@@ -32,7 +31,7 @@ class Alphabet:
 
     lossy = automatic = False
 
-    def needs(self, architecture: Architecture, capabilities: Capabilities) -> Needs:
+    def needs(self, host: Host) -> Needs:
         return Needs()
 
     def open(self, host: Host) -> Alphabet:
@@ -99,7 +98,7 @@ def test_the_given_text_comes_out(stand: Stand, strategy: str) -> None:
 def test_acceptance_is_counted_as_by_hand(stand: Stand) -> None:
     text = "ab abc xyz abcd wxyzz bcdeabcd " * 4
     found, setup = prepared(stand, text)
-    way = Drafting("alphabet", (Part("alphabet", Alphabet()),), "fixed")
+    way = Drafting("alphabet", (Named("alphabet", Alphabet()),), "fixed")
     model = Model(replace(setup, drafting=way))
     ids = setup.text.encode(text)
     for index, prompt in enumerate(found.prompts):
@@ -144,9 +143,9 @@ def test_who_needs_more_than_tokens_is_refused(stand: Stand) -> None:
     assert (capabilities.cuts, capabilities.hidden_layers) == ((), ())
     assert not capabilities.learned_ids
     with pytest.raises(UnsupportedError):
-        setup.engine.set_learned(np.zeros((1, 1), np.float32))
+        setup.engine.learn(np.zeros((1, 1), np.float32))
     with pytest.raises(UnsupportedError, match="draft model"):
-        setup.open_engine("stories")
+        setup.files.open_engine("stories")
 
 
 def test_a_text_that_is_too_short(stand: Stand) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from edgedec import prompts as read
 from edgedec.architecture import Limits
-from edgedec.benchmark import prompts, workloads
+from edgedec.benchmark import workloads
 from edgedec.benchmark.prompts import Prompt, read_prompts, read_spec_bench
 from edgedec.errors import InputError, UsageError
 from edgedec.text import Text
@@ -50,7 +51,7 @@ def test_json_lines(tmp_path: Path) -> None:
         ('{"text": "Once"}', "either prompt"),
         ('{"prompt": "Once", "turns": ["Hello"]}', "either prompt"),
         ('{"turns": ["Hello", " "]}', "the prompt is empty"),
-        ("Once\n" + "x" * (prompts.MAX_LINE + 1), "line 2: longer than 1 MiB"),
+        ("Once\n" + "x" * (read.MAX_LINE + 1), "line 2: longer than 1 MiB"),
     ],
 )
 def test_what_is_no_file_of_prompts(tmp_path: Path, data: str | bytes, message: str) -> None:
@@ -63,7 +64,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         read_prompts(tmp_path / "missing")
     with pytest.raises(InputError, match="cannot be read: Is a directory"):
         read_prompts(tmp_path)
-    monkeypatch.setattr(prompts, "MAX_FILE", 3)
+    monkeypatch.setattr(read, "MAX_FILE", 3)
     with pytest.raises(InputError, match="no file of prompts"):
         read_prompts(written(tmp_path, "Once"))
 

@@ -206,7 +206,7 @@ def test_it_can_do_what_both_can(engines: tuple[Slow, Slow, ReplayEngine]) -> No
     shadow.cuts, shadow.max_rows = (1,), 16
     narrow = ReplayEngine(real, shadow, engine.scale).capabilities
     assert (narrow.cuts, narrow.max_rows, narrow.prompt_rows) == ((1,), 16, 16)
-    engine.set_learned(np.zeros((2, 8), np.float32))
+    engine.learn(np.zeros((2, 8), np.float32))
     assert (len(real.learned), len(shadow.learned)) == (2, 2)
     engine.close()
     assert (real.closed, shadow.closed) == (True, True)

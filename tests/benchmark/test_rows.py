@@ -81,6 +81,11 @@ def test_csv_has_a_line_for_each_row(many: list[Row]) -> None:
     assert found["strategy"] == "auto"
     assert (found["identical"], found["lossy"], found["replayed"]) == ("true", "false", "")
     assert (found["ratios"], found["depths"]) == ("3.0 3.2 3.1", "9/6 8/2")
+    assert (found["draft_share"], found["part_parameters"], found["part_bytes"]) == (
+        "0.25",
+        "0",
+        "0",
+    )
 
 
 def test_marks_say_what_must_be_known(row: Make) -> None:
@@ -105,15 +110,34 @@ def test_a_table_for_each_runtime(many: list[Row]) -> None:
     assert {len(line) for line in (*native.lines, *onnx.lines)} == {len(table.HEADER)}
 
 
+def test_what_drafting_takes_and_adds_is_shown(row: Make) -> None:
+    trained = row(draft_share=0.304, part_parameters=1_250_000, part_bytes=1_400_000)
+    small = row(part_parameters=2048)
+    (found,) = table.tables([baseline(row, draft_share=None), trained, small])
+    names = [cell.strip() for cell in found.header]
+    columns = [names.index(name) for name in ("drafting", "extra")]
+    cells = [[line[i].strip() for i in columns] for line in found.lines]
+    assert cells[:3] == [["", ""], ["30%", "1.2M"], ["25%", "2.0k"]]
+    document = rows.document([trained], about())
+    assert document["rows"][0]["draft_share"] == 0.304
+    assert document["rows"][0]["part_bytes"] == 1_400_000
+    told = Page(report.page(document)).said
+    assert "1.2M" in told
+    assert "30%" in told
+
+
 def test_the_legend_explains_what_there_is(row: Make) -> None:
-    (only,) = table.legend([row()])
+    (only,) = table.legend([row(draft_share=None)])
     assert "2 pairs" in only
     every = table.legend(
-        [row(distinct4=0.1), row(identical=False, pairs=5), row(forced=True), row(replayed="1b")]
-    )
+        [row(distinct4=0.1), row(identical=False, pairs=5), row(forced=True), row(replayed="1b"),
+         row(part_parameters=1024)]
+    )  # fmt: skip
     assert "2-5 pairs" in every[0]
     assert [sentence.partition(":")[0] for sentence in every] == [
         "speed-up",
+        "drafting",
+        "extra",
         "repeats itself",
         "other words",
         "forced",

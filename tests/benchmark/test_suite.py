@@ -19,6 +19,7 @@ from edgedec.bundle import cache_folder, open_bundle
 from edgedec.errors import DeviceError, InputError, UnsupportedError, UsageError
 from edgedec.generation import Cancel
 from edgedec.runtimes import native
+from tests.decode.looped import TRAINED
 
 needs_engine = pytest.mark.skipif(not native.built(), reason="the C engine was not built")
 SHORT = Workload("short", "", tuple(Prompt((f"prompt {i}: abcabc",)) for i in range(12)))
@@ -58,12 +59,11 @@ def test_a_simulated_device_tells_no_speed(run: Any) -> None:
 def test_given_texts_and_every_strategy(run: Any) -> None:
     notes: list[str] = []
     rows = run(SHORT, FORCED, ways=Ways(("all",)), note=notes.append)
-    named = [
-        name for name in drafting.names() if name not in ("plain", "draft_model", "aggressive")
-    ]
+    lacking = ["draft_model", "aggressive", *TRAINED]
+    named = [name for name in drafting.names() if name not in ("plain", *lacking)]
     assert [row.strategy for row in rows] == ["plain", *named] * 2
     assert [row.forced for row in rows] == [False] * (len(named) + 1) + [True] * (len(named) + 1)
-    for name in ("draft_model", "aggressive"):
+    for name in lacking:
         assert any(f"{name} is left out" in note for note in notes)
     copied = next(r for r in rows if r.forced and r.strategy == "prompt_lookup")
     assert copied.acceptance is not None
