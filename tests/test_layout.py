@@ -19,9 +19,10 @@ FLOORS = [
     {"edgedec.errors"},
     {"core"},
     {"edgedec.models", "edgedec.runtimes", "edgedec.strategies"},
-    {"edgedec.decode", "edgedec.export", "edgedec.training"},
+    {"edgedec.decode", "edgedec.export"},
     {"edgedec.profiler"},
     {"edgedec.api"},
+    {"edgedec.training"},
     {"edgedec.benchmark"},
     {"edgedec.cli"},
 ]

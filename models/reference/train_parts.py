@@ -1,0 +1,95 @@
+"""The drafting parts that ship: python models/reference/train_parts.py MODEL --data D --out FOLDER.
+
+Writes prompts made of training texts, then trains every strategy by the command that it prints.
+Stopped, the same line goes on. With --install nothing is trained: what lies in FOLDER is put into
+the model's bundle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgedec.bundle import add_strategies, open_bundle
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the parts of one model are made: how much it writes, and options by strategy.
+
+    The steps are those after which the shipped parts were done.
+    """
+
+    tokens: int
+    options: dict[str, dict[str, int | float]]
+    left_out: tuple[str, ...] = field(default=())
+
+
+RECIPES = {
+    "stories": Recipe(tokens=100_000, options={}),
+    "fix": Recipe(tokens=180_000, options={}),
+}
+
+
+def commands(model: str, prompts: Path, out: Path) -> list[list[str]]:
+    """The commands that train the parts of a model, one for each strategy."""
+    recipe = RECIPES[model]
+    made = []
+    for name, options in recipe.options.items():
+        command = ["edgedec", "train", name, "-m", str(HERE / model / "bundle")]
+        command += ["--data", str(prompts), "--tokens", str(recipe.tokens), "-o", str(out)]
+        for option, value in options.items():
+            command += ["--option", f"{name}.{option}={value}"]
+        made.append(command)
+    return made
+
+
+def run(command: list[str]) -> None:
+    """Print a command and run it; a failure ends all."""
+    print(shlex.join(command), flush=True)
+    # The programs of the Python that runs this come first.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    subprocess.run(command, check=True, env={**os.environ, "PATH": path})
+
+
+def install(model: str, out: Path) -> None:
+    """Put the trained parts into the bundle, but for those that do not ship."""
+    left_out = RECIPES[model].left_out
+    files = {p.stem: p for p in sorted(out.glob("*.safetensors")) if p.stem not in left_out}
+    bundle = add_strategies(open_bundle(HERE / model / "bundle"), files)
+    for name, path in files.items():
+        print(f"{name}: {path.stat().st_size} bytes")
+    print(f"{bundle.path}: {', '.join(bundle.manifest.strategies)}")
+
+
+def main() -> None:
+    """Train, or install."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", choices=sorted(RECIPES))
+    parser.add_argument("--data", type=Path, help="folder with corpus/ and text/")
+    parser.add_argument("--out", type=Path, required=True, help="where the parts lie")
+    parser.add_argument("--install", action="store_true", help="put them into the bundle")
+    arguments = parser.parse_args()
+    if arguments.install:
+        install(arguments.model, arguments.out)
+        return
+    if arguments.data is None:
+        parser.error("training needs --data")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    prompts = arguments.out / "prompts.jsonl"
+    if not prompts.exists():
+        script = HERE / arguments.model / "prompts.py"
+        run([sys.executable, str(script), "--data", str(arguments.data), "--out", str(prompts)])
+    for command in commands(arguments.model, prompts, arguments.out):
+        run(command)
+
+
+if __name__ == "__main__":
+    main()
