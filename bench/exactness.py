@@ -154,13 +154,12 @@ def contest(
     """Every strategy beside plain decoding, and whether what was promised holds."""
     prompts, tokens, limit = size
     plain = edgedec.load(model, runtime=runtime, strategy=drafting.PLAIN)
-    shape = plain._architecture, plain._capabilities
     every = list(tasks(plain, prompts, tokens))
     for name in strategies or [name for name in drafting.names() if name != drafting.PLAIN]:
         # The model is its own draft model: no smaller one of its tokenizer ships.
         given = {"bundle": model} if name == "draft_model" else {}
         chosen = drafting.choose(name, given)
-        if not strategies and not chosen.serves(*shape):
+        if not strategies and not chosen.serves(plain._host):
             continue
         # `best` checks what pays, which may be nothing; `fixed` checks in every turn.
         for policy in ("best", "fixed") if name == drafting.AUTO else ("fixed",):
@@ -170,7 +169,7 @@ def contest(
             for temperature in (0.0, 0.8):
                 found = Found(model, runtime, name, policy, temperature)
                 compare(plain, drafted, found, every, limit)
-                yield found, found.exact(shape[1].exactness == "bitwise")
+                yield found, found.exact(plain._capabilities.exactness == "bitwise")
             drafted.close()
     plain.close()
 

@@ -27,7 +27,6 @@ from edgedec.text import FILE, SOURCE, TEMPLATE, Text
 
 if TYPE_CHECKING:
     from edgedec.drafting import Drafting
-    from edgedec.parts import Part
 
 
 def load(  # noqa: PLR0913 - all but the first have defaults and are named
@@ -89,19 +88,14 @@ def assemble(
         _check_same_tokens(bundle, other)
         return module.open(other, wanted)
 
-    def open_part(strategy: str) -> Part | None:
-        path = bundle.strategy_file(strategy)
-        if path is None:
-            return None
-        return devices.open_part(path, bundle, engine, options.threads)
-
     engine = module.open(bundle, wanted)
+    opened = devices.trained(bundle, engine, options.threads)
     return Setup(
         bundle=bundle,
         text=text,
         device=place,
         engine=engine,
-        files=Files(open_draft, bundle.strategy_file, open_part),
+        files=Files(open_draft, bundle.strategy_file, opened),
         drafting=drafted,
         costs=_costs(engine, bundle, place, wanted) if drafted.parts else flat(),
         load_seconds=time.perf_counter() - started,

@@ -41,6 +41,7 @@ class Source:
 
     `idle` are the drafted turns since it was asked, `trial` those in which it is asked all the
     same, `riders` its riders in the latest step: what they prepare is lost if it is not asked next.
+    `tried`: it is asked to see whether it pays.
     """
 
     drafter: Drafter
@@ -52,6 +53,7 @@ class Source:
     rides: bool = False
     began: bool = False
     silent: bool = False
+    tried: bool = False
     spent: float = 0.0
     idle: int = 0
     trial: int = 0
@@ -79,7 +81,9 @@ class Source:
 
     def wanted(self, rate: float, budget: int) -> bool:
         """Whether it is asked in this turn."""
-        found = self.riders > 0 or self.trial > 0 or self.pays(rate, budget)
+        pays = self.riders > 0 or self.pays(rate, budget)
+        found = pays or self.trial > 0
+        self.tried = self.gain.count < 4 or (found and not pays)
         self.trial -= self.trial > 0
         self.idle = 0 if found else self.idle + 1
         return found
@@ -110,11 +114,16 @@ class Trials:
         return self._affords(source, 1, rate)
 
     def explore(self, sources: Sequence[Source], rate: float) -> None:
-        """Give those a trial that were not asked for long."""
+        """Give those a trial that were not asked for long, the longest first.
+
+        Who cannot be afforded yet is waited for: others would take the time again and again.
+        """
+        waited = False
         for each in sorted(sources, key=lambda source: -source.idle):
             if each.idle < EXPLORE:
                 return
-            self._try(each, rate)
+            if not waited or rate * each.cost.value < CHEAP:
+                waited |= not self._try(each, rate)
 
     def again(self, sources: Sequence[Source], rate: float) -> None:
         """After a rest: all that can be afforded, the cheapest first, and that one in any case."""
@@ -124,10 +133,12 @@ class Trials:
             else:
                 self._try(each, rate)
 
-    def _try(self, source: Source, rate: float) -> None:
+    def _try(self, source: Source, rate: float) -> bool:
         # Two turns: some only know after one in which they were asked where they are.
-        if self._affords(source, 2, rate):
+        found = self._affords(source, 2, rate)
+        if found:
             source.trial, source.idle = 2, 0
+        return found
 
 
 def free(sources: Sequence[Source], rate: float) -> int:

@@ -110,6 +110,16 @@ def open_part(path: Path, bundle: Bundle, engine: Engine | None, threads: int | 
     raise UnsupportedError("no runtime here runs what a strategy was trained to")
 
 
+def trained(bundle: Bundle, engine: Engine, threads: int | None) -> Callable[[str], Part | None]:
+    """What opens the part of a strategy by its name; None where the bundle holds none of it."""
+
+    def opened(strategy: str) -> Part | None:
+        path = bundle.strategy_file(strategy)
+        return None if path is None else open_part(path, bundle, engine, threads)
+
+    return opened
+
+
 def _reads(module: RuntimeModule, forms: Forms) -> bool:
     # A runtime that needs no weights (form "none") counts only where it offers a device.
     if module.FORM == "none":

@@ -315,7 +315,9 @@ class Planner:
         self._clockwork.add(rows, step + self._saved, not self.asked and not self._peeking)
         self._trials.earn(step + host, self._sources)
         if not self._peeking:
-            (self._pace.drafted if self.asked else self._pace.plain).add(host)
+            # Finding out whether someone pays is no price of those who do.
+            host -= sum(s.spent for s in self._sources if s.asked and s.tried)
+            (self._pace.drafted if self.asked else self._pace.plain).add(max(host, 0.0))
 
     def begin(self, temperature: float = 0.0) -> None:
         """A prompt is to be answered.

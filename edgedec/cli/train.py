@@ -63,8 +63,8 @@ INTERRUPTED = 130
 )
 @click.option(
     "--kind",
-    type=click.Choice(["int8", "int4"]),
-    default="int8",
+    type=click.Choice(["int4", "int8"]),
+    default="int4",
     show_default=True,
     help="How its matrices are stored.",
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from edgedec import drafting
+from edgedec import devices, drafting
 from edgedec.accept import Rule
 from edgedec.contracts import Source
 from edgedec.decode import Loop, Tally
@@ -38,7 +38,9 @@ def _write(
 ) -> tuple[float, Mapping[str, float]]:
     architecture = bundle.manifest.architecture
     session = engine.session()
-    host = Scratch(engine, session, architecture, Files(_refuse, bundle.strategy_file))
+    parts = devices.trained(bundle, engine, getattr(engine, "threads", None))
+    files = Files(_refuse, bundle.strategy_file, parts)
+    host = Scratch(engine, session, architecture, files)
     chosen = chosen.fitted(host)
     planner = Planner(chosen.open(host), costs, architecture.vocab, chosen.policy)
     loop = Loop(session, host, planner, chosen.needs(host))

@@ -12,7 +12,7 @@ import os
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgedec.bundle import add_strategies, open_bundle
@@ -22,20 +22,48 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the parts of one model are made: how much it writes, and options by strategy.
-
-    The steps are those after which the shipped parts were done.
-    """
+    """How the parts of one model are made: how much it writes, options by strategy, how matrices
+    are stored, and which do not ship."""
 
     tokens: int
     options: dict[str, dict[str, int | float]]
-    left_out: tuple[str, ...] = field(default=())
+    kind: str = "int4"
+    left_out: tuple[str, ...] = ()
 
 
 RECIPES = {
-    "stories": Recipe(tokens=100_000, options={}),
-    "fix": Recipe(tokens=180_000, options={}),
+    "stories": Recipe(
+        tokens=220_000,
+        options={
+            "early_exit": {},
+            "layer_skip": {"steps": 216},
+            "prompt_decoding": {"batch": 4, "points": 32, "steps": 300},
+            "hidden_transfer": {"batch": 4, "steps": 200},
+            "medusa": {"batch": 4, "steps": 300},
+            "hydra": {"batch": 4, "steps": 500},
+            "recurrent": {"batch": 4, "steps": 250},
+            "kangaroo": {"batch": 4, "steps": 167},
+            "eesd": {"batch": 4, "steps": 150},
+            "attention_head": {"batch": 4, "steps": 900},
+        },
+    ),
+    "fix": Recipe(
+        tokens=300_000,
+        options={
+            "early_exit": {},
+            "layer_skip": {"batch": 4, "steps": 150},
+            "prompt_decoding": {"batch": 4, "points": 32, "steps": 200},
+            "hidden_transfer": {"batch": 4, "steps": 150},
+            "medusa": {"batch": 4, "steps": 200},
+            "hydra": {"batch": 4, "steps": 240},
+            "recurrent": {"batch": 4, "steps": 200},
+            "kangaroo": {"batch": 4, "steps": 100},
+            "eesd": {"batch": 4, "steps": 120},
+            "attention_head": {"batch": 4, "steps": 240},
+        },
+    ),
 }
+"""With the steps after which the shipped parts were done."""
 
 
 def commands(model: str, prompts: Path, out: Path) -> list[list[str]]:
@@ -44,7 +72,8 @@ def commands(model: str, prompts: Path, out: Path) -> list[list[str]]:
     made = []
     for name, options in recipe.options.items():
         command = ["edgedec", "train", name, "-m", str(HERE / model / "bundle")]
-        command += ["--data", str(prompts), "--tokens", str(recipe.tokens), "-o", str(out)]
+        command += ["--data", str(prompts), "--tokens", str(recipe.tokens)]
+        command += ["--kind", recipe.kind, "-o", str(out)]
         for option, value in options.items():
             command += ["--option", f"{name}.{option}={value}"]
         made.append(command)

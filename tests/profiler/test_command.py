@@ -52,7 +52,8 @@ def test_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
     assert " ".join(found) == KEYS
     assert (found["schema"], found["model"], found["device"]) == (1, "stories", "cpu")
     assert (found["effort"], found["stored"]) == ("full", False)
-    assert set(found["draft_ms"]) == set(drafting.automatic()) - {"aggressive"}
+    free = {"phrase_pool", "prompt_lookup", "token_recycling", "trigram"}
+    assert free <= set(found["draft_ms"]) <= set(drafting.automatic()) - {"aggressive"}
     assert all(0 < ms < 1000 for ms in [found["host_ms"], *found["draft_ms"].values()])
     assert [*found["t_ms"]] == [str(rows) for rows in range(1, 65)]
     times = [*found["t_ms"].values()]

@@ -1,0 +1,78 @@
+"""Who is asked: what pays, what is hardly a price, and now and then what did not pay of late."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgedec import asking
+from edgedec.asking import EXPLORE, SHARE, Source, Trials
+from edgedec.strategies.plain import Silent
+
+RATE, TURN = 1000.0, 1e-3
+
+
+def source(seconds: float, gain: float) -> Source:
+    found = Source.of(Silent(), topk=False)
+    for _ in range(20):
+        found.cost.add(seconds)
+        found.gain.add(gain)
+    return found
+
+
+def test_it_is_asked_if_it_brings_more_than_its_time() -> None:
+    assert source(0.5e-3, 0.6).wanted(RATE, 8)
+    assert not source(0.5e-3, 0.4).wanted(RATE, 8)
+    assert source(0.01e-3, -1.0).wanted(RATE, 8), "its time is worth nothing"
+    assert Source.of(Silent(), topk=False).wanted(RATE, 8), "nothing is known of it"
+
+
+def turns(sources: list[Source], count: int) -> list[int]:
+    """How often each is asked in so many turns that take TURN each and what is asked besides."""
+    trials, asked = Trials(), [0] * len(sources)
+    for _ in range(count):
+        trials.explore(sources, RATE)
+        found = [each.wanted(RATE, 8) for each in sources]
+        spent = sum(s.cost.value for s, yes in zip(sources, found, strict=True) if yes)
+        trials.earn(TURN + spent, sources)
+        asked = [a + yes for a, yes in zip(asked, found, strict=True)]
+    return asked
+
+
+@pytest.mark.parametrize("dear", [[5e-3], [2e-3, 8e-3, 3e-3]])
+def test_dear_ones_take_no_more_than_their_share_of_the_time(dear: list[float]) -> None:
+    count = 4000
+    asked = turns([source(seconds, 0.0) for seconds in dear], count)
+    spent = sum(a * s for a, s in zip(asked, dear, strict=True))
+    assert spent <= 1.1 * SHARE * (count * TURN + spent) + 2 * max(dear)
+    assert min(asked) >= 2, "each comes back some time"
+
+
+def test_cheap_ones_come_back_soon() -> None:
+    (asked,) = turns([source(0.05e-3, 0.0)], 10 * (EXPLORE + 2))
+    assert asked == pytest.approx(20, abs=3)
+
+
+def test_two_turns_make_a_trial() -> None:
+    each = source(0.05e-3, 0.0)
+    each.idle = EXPLORE
+    Trials().explore([each], RATE)
+    assert [each.wanted(RATE, 8) for _ in range(4)] == [True, True, False, False]
+
+
+def test_a_peek_costs_little_or_is_left_out() -> None:
+    trials, cheap, dear = Trials(), source(0.05e-3, 0.0), source(5e-3, 0.0)
+    assert trials.peek(cheap, RATE)
+    assert not trials.peek(dear, RATE)
+    trials.earn(5e-3 / SHARE, [cheap, dear])
+    assert trials.peek(dear, RATE)
+    assert not trials.peek(dear, RATE), "the time is spent"
+
+
+def test_after_a_rest_the_cheapest_is_tried_in_any_case() -> None:
+    near, far = source(4e-3, 0.0), source(9e-3, 0.0)
+    Trials().again([far, near], RATE)
+    assert (near.trial, far.trial) == (2, 0)
+
+
+def test_what_hardly_costs_is_free() -> None:
+    assert asking.free([source(1e-3, 0), source(0.05e-3, 0), source(0.02e-3, 0)], RATE) == 0b110
