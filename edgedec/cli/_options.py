@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -19,6 +20,13 @@ Option = Callable[[Any], Any]
 
 DEVICE = click.option(
     "--device", metavar="NAME", help="Where to run: see `edgedec devices`. Default: cpu."
+)
+into_bundle = click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Write the files there. Default: into the bundle, for every later load of it.",
 )
 
 

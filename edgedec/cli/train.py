@@ -32,13 +32,7 @@ INTERRUPTED = 130
     help='Prompts like those you will use, one a line, or JSON lines with "prompt" or "turns"; '
     "repeatable.",
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    help="Write the files there. Default: into the bundle, for every later load of it.",
-)
+@_options.into_bundle
 @click.option(
     "--tokens",
     type=click.IntRange(1),

@@ -17,13 +17,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 @_options.model_options
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    help="Write the files there. Default: into the bundle, for every later load of it.",
-)
+@_options.into_bundle
 @click.option(
     "--tokens",
     type=click.IntRange(1),
