@@ -144,3 +144,15 @@ class Trials:
 def free(sources: Sequence[Source], rate: float) -> int:
     """The set of those that cost hardly anything."""
     return sum(1 << i for i, each in enumerate(sources) if rate * each.cost.value < CHEAP)
+
+
+def leave_out(sources: Sequence[Source], rate: float) -> bool:
+    """Take from those asked that cost much the trust that they pay; whether there were any.
+
+    They come back by a trial that goes well.
+    """
+    dear = [each for each in sources if each.asked and not each.tried]
+    dear = [each for each in dear if rate * each.cost.value >= CHEAP and each.gain.value > 0]
+    for each in dear:
+        each.gain.value = 0.0
+    return bool(dear)

@@ -162,14 +162,18 @@ class Pace:
         self.wake()
         self._quiet, self._rest = self._rest, min(2 * self._rest, self.LONGEST)
 
-    def learn(self, tokens: float, step: float, plain_step: float) -> None:
-        """A drafted turn was worth so many tokens, with a step of `step` seconds."""
+    def learn(self, tokens: float, step: float, plain_step: float) -> bool:
+        """A drafted turn was worth so many tokens, with a step of `step` seconds.
+
+        Returns whether drafting should rest by now, or go on with fewer drafters.
+        """
         self._tokens.add(tokens)
         self._seconds.add(step)
         self._tried += 1
         if self._tried < self.TRIAL:
-            return
+            return False
         if not self.worth(self._tokens.value, self._seconds.value, plain_step):
-            self.rest()
-        elif self._tried > 8 * self.TRIAL:
+            return True
+        if self._tried > 8 * self.TRIAL:
             self._rest = self.SHORTEST
+        return False

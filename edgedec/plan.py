@@ -17,7 +17,7 @@ from edgedec.asking import Source, Trials
 from edgedec.contracts import Context, Draft, Drafter, Outcome
 from edgedec.costs import Costs
 from edgedec.errors import UsageError
-from edgedec.pace import WIDEST, Average, Clockwork, Pace, gain_average
+from edgedec.pace import WIDEST, Average, Clockwork, Pace, gain_average, time_average
 from edgedec.policies import BEST, Policy, policy_named
 from edgedec.trail import rows_of_text
 
@@ -258,7 +258,16 @@ class Planner:
         if self._policy is None and self._pending == 1:
             # What was to be expected says more than what came: it varies less.
             tokens, taken = self._expected if self._merged else (len(outcome.emitted), step)
-            self._pace.learn(tokens, taken, self._clockwork.plain)
+            if self._pace.learn(tokens, taken, self._clockwork.plain):
+                self._retreat()
+
+    def _retreat(self) -> None:
+        """Drafting does not pay as it is: dear drafters are left out first, then it rests."""
+        if asking.leave_out(self._sources, self.rate):
+            self._pace.wake()
+            self._pace.drafted = time_average()
+        else:
+            self._pace.rest()
 
     def _tell(self, outcome: Outcome, rows: int, topk_seconds: float) -> None:
         """Every drafter that was asked learns, and is judged by what it brought."""

@@ -36,10 +36,11 @@ def test_native_never_differs_by_a_token(model: str) -> None:
         assert row["exact"], row
         assert (row["near_ties"], row["different"]) == (0, 0)
         assert row["tokens"] > 500
-        # It was drafted indeed; what put damage right seldom repeats itself, so tables help little.
-        tables = row["strategy"] in ("token_recycling", "trigram") and model == "fix"
+        # It was drafted indeed; what put damage right seldom repeats itself, so tables help little,
+        # and neither do layers that do not see the source.
+        blind = row["strategy"] in ("token_recycling", "trigram", "eesd", "kangaroo")
         if row["policy"] == "fixed" and row["strategy"] != "phrase_pool":
-            assert row["tokens_per_pass"] > (1.0 if tables else 1.2), row
+            assert row["tokens_per_pass"] > (1.0 if blind and model == "fix" else 1.2), row
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -23,25 +23,27 @@ HERE = Path(__file__).parent
 @dataclass(frozen=True)
 class Recipe:
     """How the parts of one model are made: how much it writes, options by strategy, how matrices
-    are stored, and which do not ship."""
+    are stored, which ones `auto` takes (bench/LOG.md says why), and which do not ship."""
 
     tokens: int
     options: dict[str, dict[str, int | float]]
     kind: str = "int4"
+    automatic: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
 
 
 RECIPES = {
     "stories": Recipe(
         tokens=220_000,
+        automatic=("attention_head",),
         options={
             "early_exit": {},
             "layer_skip": {"steps": 216},
-            "prompt_decoding": {"batch": 4, "points": 32, "steps": 300},
-            "hidden_transfer": {"batch": 4, "steps": 200},
+            "prompt_decoding": {"batch": 4, "points": 32, "steps": 200},
+            "hidden_transfer": {"batch": 4, "steps": 150},
             "medusa": {"batch": 4, "steps": 300},
-            "hydra": {"batch": 4, "steps": 500},
-            "recurrent": {"batch": 4, "steps": 250},
+            "hydra": {"batch": 4, "steps": 900},
+            "recurrent": {"batch": 4, "steps": 200},
             "kangaroo": {"batch": 4, "steps": 167},
             "eesd": {"batch": 4, "steps": 150},
             "attention_head": {"batch": 4, "steps": 900},
@@ -51,14 +53,14 @@ RECIPES = {
         tokens=300_000,
         options={
             "early_exit": {},
-            "layer_skip": {"batch": 4, "steps": 150},
+            "layer_skip": {"batch": 4, "steps": 60, "ranges": 3, "coarse": 20},
             "prompt_decoding": {"batch": 4, "points": 32, "steps": 200},
-            "hidden_transfer": {"batch": 4, "steps": 150},
-            "medusa": {"batch": 4, "steps": 200},
+            "hidden_transfer": {"batch": 4, "steps": 60},
+            "medusa": {"batch": 4, "steps": 487},
             "hydra": {"batch": 4, "steps": 240},
-            "recurrent": {"batch": 4, "steps": 200},
-            "kangaroo": {"batch": 4, "steps": 100},
-            "eesd": {"batch": 4, "steps": 120},
+            "recurrent": {"batch": 4, "steps": 80},
+            "kangaroo": {"batch": 4, "steps": 60},
+            "eesd": {"batch": 4, "steps": 60},
             "attention_head": {"batch": 4, "steps": 240},
         },
     ),
@@ -74,6 +76,7 @@ def commands(model: str, prompts: Path, out: Path) -> list[list[str]]:
         command = ["edgedec", "train", name, "-m", str(HERE / model / "bundle")]
         command += ["--data", str(prompts), "--tokens", str(recipe.tokens)]
         command += ["--kind", recipe.kind, "-o", str(out)]
+        command += ["--automatic" if name in recipe.automatic else "--on-request"]
         for option, value in options.items():
             command += ["--option", f"{name}.{option}={value}"]
         made.append(command)

@@ -76,3 +76,14 @@ def test_after_a_rest_the_cheapest_is_tried_in_any_case() -> None:
 
 def test_what_hardly_costs_is_free() -> None:
     assert asking.free([source(1e-3, 0), source(0.05e-3, 0), source(0.02e-3, 0)], RATE) == 0b110
+
+
+def test_dear_ones_are_left_out_before_drafting_rests() -> None:
+    dear, cheap = source(0.5e-3, 0.9), source(0.01e-3, 0.5)
+    for each in (dear, cheap):
+        assert each.wanted(RATE, 8)
+        each.asked = True
+    assert asking.leave_out([dear, cheap], RATE)
+    assert [each.wanted(RATE, 8) for each in (dear, cheap)] == [False, True]
+    dear.asked = False
+    assert not asking.leave_out([dear, cheap], RATE), "then there is nobody left to leave out"
