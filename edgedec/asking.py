@@ -66,9 +66,13 @@ class Source:
         return cls(drafter, topk, reads=reads, rides=rides)
 
     @property
-    def reader(self) -> Reader | None:
-        """The drafter, if it follows hidden states."""
-        return cast("Reader", self.drafter) if self.reads else None
+    def follows(self) -> bool:
+        """Whether it is told the hidden states of this turn: where it was asked of late."""
+        return self.reads and (self.asked or self.idle <= 1)
+
+    def tell(self, start: int, hidden: dict[int, Floats]) -> None:
+        """See `Reader`."""
+        cast("Reader", self.drafter).read(start, hidden)
 
     def price(self, rate: float, budget: int) -> float:
         """What its time is worth, in tokens."""

@@ -358,7 +358,7 @@ class Host(Protocol):
 class Drafter(Protocol):
     """The state of one strategy in one conversation.
 
-    One that follows hidden states may have `read(start, hidden)` as well: it is told those of the
+    One that needs hidden states has `read(start, hidden)` as well: it is told those of the
     rows `start`, `start + 1`, ... of the text that ran without its being asked: a prompt's, and of
     turns in which others were. Turns in which nobody was asked it never hears of.
     """

@@ -251,13 +251,15 @@ class Loop:
         started = self._clock()
         topk = result.topk(needs.topk) if planner.wants_topk else None
         seconds = self._clock() - started
+        shown = needs.hidden if planner.wants_hidden else ()
+        hidden = {j: result.hidden(j)[checked.root : used] for j in shown}
         outcome = Outcome(
             tree=checked.tree,
             context=context,
             accepted=walk.nodes,
             emitted=tuple(emitted.token for emitted in walk.emitted),
             topk=topk,
-            hidden={j: result.hidden(j)[checked.root : used] for j in needs.hidden},
+            hidden=hidden,
         )
         planner.observe(outcome, used, seconds)
 

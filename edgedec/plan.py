@@ -86,6 +86,11 @@ class Planner:
         return any(each.asked and each.topk for each in self._sources)
 
     @property
+    def wants_hidden(self) -> bool:
+        """Whether a drafter is to be told the hidden states of this turn."""
+        return any(each.follows for each in self._sources)
+
+    @property
     def rate(self) -> float:
         """Tokens per second of late, by the times of the table."""
         return self._core.rate
@@ -176,7 +181,9 @@ class Planner:
 
     @property
     def _cheapest(self) -> Source:
-        return min(self._sources, key=lambda source: source.cost.value)
+        # Those that follow hidden states do not know where they are while drafting rests.
+        knowing = [source for source in self._sources if not source.reads] or self._sources
+        return min(knowing, key=lambda source: source.cost.value)
 
     @property
     def _plain(self) -> float:
@@ -285,8 +292,8 @@ class Planner:
         before = self._clock()
         for index, source in enumerate(self._sources):
             if not source.asked:
-                if source.reader is not None:
-                    source.reader.read(*_path(outcome))
+                if source.follows:
+                    source.tell(*_path(outcome))
                 continue
             source.drafter.observe(outcome)
             now = self._clock()
@@ -308,8 +315,8 @@ class Planner:
     def read(self, start: int, hidden: dict[int, Floats]) -> None:
         """The hidden states of rows of the text that ran before anybody was asked."""
         for source in self._sources:
-            if source.reader is not None:
-                source.reader.read(start, hidden)
+            if source.reads:
+                source.tell(start, hidden)
 
     def peeked(self, emitted: Sequence[int]) -> None:
         """A turn in which nothing was checked shows all the same what would have been right."""

@@ -22,7 +22,7 @@ from edgedec.strategies.plain import Silent
 from .looped import VOCAB, drafted, fake, loop, run
 
 if TYPE_CHECKING:
-    pass
+    from edgedec.contracts import Floats
 
 
 class Guesses:
@@ -300,9 +300,16 @@ def test_closing_the_generator_cancels_and_the_session_lives_on() -> None:
     assert again == whole
 
 
+class Following(Guesses):
+    """Wants to hear of the text's hidden states."""
+
+    def read(self, start: int, hidden: dict[int, Floats]) -> None:
+        """Nothing is remembered."""
+
+
 def test_what_a_drafter_needs_is_collected_for_the_tree_alone() -> None:
     rule = Rule(Sampler.build(Sampling()), frozenset(), 8)
-    drafter = Guesses(run(fake(), Silent(), [3, 4, 5], rule).tokens, 0.7, 6)
+    drafter = Following(run(fake(), Silent(), [3, 4, 5], rule).tokens, 0.7, 6)
     looped, _ = loop(fake(row_widths=(1, 16)), drafter, Needs(topk=3, hidden=(0, 4)))
     list(looped.run([3, 4, 5], rule, Tally()))
     for outcome in drafter.outcomes:
