@@ -151,12 +151,14 @@ def free(sources: Sequence[Source], rate: float) -> int:
 
 
 def leave_out(sources: Sequence[Source], rate: float) -> bool:
-    """Take from those asked that cost much the trust that they pay; whether there were any.
+    """Take from those asked that cost much the trust that they pay; whether that leaves somebody.
 
     They come back by a trial that goes well.
     """
     dear = [each for each in sources if each.asked and not each.tried]
     dear = [each for each in dear if rate * each.cost.value >= CHEAP and each.gain.value > 0]
+    if not dear or len(dear) == sum(each.asked for each in sources):
+        return False
     for each in dear:
         each.gain.value = 0.0
-    return bool(dear)
+    return True

@@ -86,4 +86,7 @@ def test_dear_ones_are_left_out_before_drafting_rests() -> None:
     assert asking.leave_out([dear, cheap], RATE)
     assert [each.wanted(RATE, 8) for each in (dear, cheap)] == [False, True]
     dear.asked = False
-    assert not asking.leave_out([dear, cheap], RATE), "then there is nobody left to leave out"
+    assert not asking.leave_out([dear, cheap], RATE), "then there is nobody to leave out"
+    alone = source(0.5e-3, 0.9)
+    alone.asked = True
+    assert not asking.leave_out([alone], RATE), "nor anybody else to go on with"
