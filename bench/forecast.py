@@ -101,8 +101,8 @@ def forecast(shape: str, threads: int) -> dict[str, Any]:
         trees = prompt_tokens(accuracies, times)
         row[f"ppd {size}"] = {
             "best": vars_of(max(trees, key=lambda each: each.speed)),
-            "by_nodes": [round(each.speed, 3) for each in trees],
-            "paper_rows": round(trees[-1].tokens * times[1] / times[PAPER_ROWS], 3),
+            "by_nodes": [round(float(each.speed), 3) for each in trees],
+            "paper_rows": round(float(trees[-1].tokens * times[1] / times[PAPER_ROWS]), 3),
         }
     return row
 
@@ -110,8 +110,8 @@ def forecast(shape: str, threads: int) -> dict[str, Any]:
 def vars_of(best: Best) -> dict[str, float]:
     """For a table or JSON."""
     return {
-        "speed": round(best.speed, 3),
-        "tokens": round(best.tokens, 3),
+        "speed": round(float(best.speed), 3),
+        "tokens": round(float(best.tokens), 3),
         "nodes": best.nodes,
         "rows": best.rows,
     }
