@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
@@ -12,9 +12,13 @@ from edgedec.cli import _interrupt, _options, _output, _progress
 
 if TYPE_CHECKING:
     from edgedec.bundle import Bundle
-    from edgedec.training.fit import News
-    from edgedec.training.texts import Texts
-    from edgedec.training.trainers import Lesson, Named, Trained
+
+    # Who checks types need not have torch: what training gives is not looked at here.
+    Texts: TypeAlias = Any
+    Lesson: TypeAlias = Any
+    Named: TypeAlias = Any
+    Trained: TypeAlias = Any
+    News: TypeAlias = Any
 
 INTERRUPTED = 130
 
@@ -122,6 +126,13 @@ def command(
     click.echo(f"written to {place}", err=True)
 
 
+def _training(name: str) -> Any:
+    """A module of the training, which needs torch."""
+    from edgedec import rooms
+
+    return rooms.load("edgedec.training", name)
+
+
 def _check_torch() -> None:
     """Say once what is missing.
 
@@ -131,7 +142,7 @@ def _check_torch() -> None:
     from edgedec.errors import MissingExtraError
 
     try:
-        import edgedec.training.trainers  # noqa: F401 - whether it can be
+        _training("trainers")
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
@@ -148,12 +159,12 @@ def _train(
     """Texts, then one strategy after the other; each is put in its place when it is done."""
     from edgedec import drafting
     from edgedec.devices import EngineOptions
-    from edgedec.training import texts, trainers
-    from edgedec.training.frozen import Frozen
+
+    texts, trainers, frozen_twin = map(_training, ("texts", "trainers", "frozen"))
 
     trainers.use_threads(options["threads"])
     chosen = trainers.choose(names, drafting.read_options(options["given"]))
-    frozen = Frozen.of(bundle)
+    frozen = frozen_twin.Frozen.of(bundle)
     engine = EngineOptions(options["device"] or "", options["threads"], options["kv_type"])
     place = texts.Place(engine, options["runtime"])
     writing = texts.Writing(options["tokens"], seed=options["seed"])
@@ -181,10 +192,9 @@ def _one(
 ) -> Trained | None:
     """One training; where all are asked for, what this model cannot do is passed over."""
     from edgedec.errors import UnsupportedError
-    from edgedec.training import trainers
-    from edgedec.training.fit import Limits
 
-    limits = Limits(options["minutes"], options["fresh"])
+    trainers, fit = map(_training, ("trainers", "fit"))
+    limits = fit.Limits(options["minutes"], options["fresh"])
     with _progress.bars({"": trainer.name}) as tell:
 
         def news(news: News) -> None:
