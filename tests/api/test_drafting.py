@@ -32,7 +32,8 @@ def test_what_really_ran_is_reported(plain: edgedec.Generation) -> None:
         done = model.generate(PROMPT, max_new_tokens=80)
     assert done.tokens == plain.tokens
     assert done.strategy_requested == "auto"
-    assert done.strategy == "phrase_pool+prompt_lookup+token_recycling+trigram"
+    free = "phrase_pool+prompt_lookup+token_recycling+trigram"
+        assert done.strategy == f"attention_head+{free}"
     assert done.passes < plain.passes
     tried, right = done.depths[0]
     assert done.accepted == sum(accepted for _, accepted in done.depths)
