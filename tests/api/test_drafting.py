@@ -33,7 +33,7 @@ def test_what_really_ran_is_reported(plain: edgedec.Generation) -> None:
     assert done.tokens == plain.tokens
     assert done.strategy_requested == "auto"
     free = "phrase_pool+prompt_lookup+token_recycling+trigram"
-        assert done.strategy == f"attention_head+{free}"
+    assert done.strategy == f"attention_head+{free}"
     assert done.passes < plain.passes
     tried, right = done.depths[0]
     assert done.accepted == sum(accepted for _, accepted in done.depths)
