@@ -188,7 +188,7 @@ def test_in_a_replay_a_part_says_what_it_says_without(
     place = Place(str(copy), threads=1, replay=tiny)
     with opened(place, runtime, True, lambda what, share: None) as stand:
         open_part = stand.setup.files.open_part
-        assert open_part("hydra") is None
+        assert open_part("phrase_pool") is None
         head, part = open_part("medusa"), open_part("kangaroo")
         assert head is not None and part is not None
         assert head.likely(x, 4)[0].shape == (5, 4)
