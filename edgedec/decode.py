@@ -179,8 +179,9 @@ class Loop:
         context, tree = self._propose(tokens, len(pending), turn)
         root = len(pending) - 1
         used = root + 1 + len(tree.tokens) + draft.riders(tree)
+        hidden = self._needs.hidden if root or self._planner.wants_hidden else ()
         stepping = self._clock()
-        result = self._step(pending, tree, Want(tuple(range(root, used)), self._needs.hidden))
+        result = self._step(pending, tree, Want(tuple(range(root, used)), hidden))
         stepped = self._clock()
         self._show(result, done, root)
         # Without a draft the step is plain decoding's own: nothing can come out differently.

@@ -88,7 +88,7 @@ class Planner:
     @property
     def wants_hidden(self) -> bool:
         """Whether a drafter is to be told the hidden states of this turn."""
-        return any(each.follows for each in self._sources)
+        return self.asked and any(each.follows for each in self._sources)
 
     @property
     def rate(self) -> float:
