@@ -78,6 +78,10 @@ class Source:
         """What its time is worth, in tokens."""
         return rate * (self.drafter.expected_cost(budget) or self.cost.value)
 
+    def cheap(self, rate: float) -> bool:
+        """Whether it costs hardly anything, by what it took of late."""
+        return rate * self.cost.value < CHEAP
+
     def pays(self, rate: float, budget: int) -> bool:
         """Whether it brings more than its time would give without it; so far unknown ones may."""
         price = self.price(rate, budget)
@@ -106,7 +110,7 @@ class Trials:
 
     def _affords(self, source: Source, turns: int, rate: float) -> bool:
         seconds = turns * source.cost.value
-        if rate * source.cost.value < CHEAP:
+        if source.cheap(rate):
             return True
         if seconds > self._left:
             return False
@@ -126,7 +130,7 @@ class Trials:
         for each in sorted(sources, key=lambda source: -source.idle):
             if each.idle < EXPLORE:
                 return
-            if not waited or rate * each.cost.value < CHEAP:
+            if not waited or each.cheap(rate):
                 waited |= not self._try(each, rate)
 
     def again(self, sources: Sequence[Source], rate: float) -> None:
@@ -147,7 +151,7 @@ class Trials:
 
 def free(sources: Sequence[Source], rate: float) -> int:
     """The set of those that cost hardly anything."""
-    return sum(1 << i for i, each in enumerate(sources) if rate * each.cost.value < CHEAP)
+    return sum(1 << i for i, each in enumerate(sources) if each.cheap(rate))
 
 
 def leave_out(sources: Sequence[Source], rate: float) -> bool:
@@ -156,7 +160,7 @@ def leave_out(sources: Sequence[Source], rate: float) -> bool:
     They come back by a trial that goes well.
     """
     dear = [each for each in sources if each.asked and not each.tried]
-    dear = [each for each in dear if rate * each.cost.value >= CHEAP and each.gain.value > 0]
+    dear = [each for each in dear if not each.cheap(rate) and each.gain.value > 0]
     if not dear or len(dear) == sum(each.asked for each in sources):
         return False
     for each in dear:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from edgedec import draft, growth, guess, parts
+from edgedec import draft, growth, parts
 from edgedec.contracts import TRUNK, Began, Context, Draft, Host, Needs, Want
 from edgedec.errors import InputError, UnsupportedError
 from edgedec.growth import Found, Limits, Tree
@@ -180,15 +180,14 @@ class Exit:
         def expand(nodes: list[int], depth: int) -> list[Found]:
             if not depth:
                 left = self._run([context.tokens[-1]], [TRUNK], nodes, handles)
-                found = self._reader.begin(context, left)
-                return _shares(found, context, 1, 0)
+                return growth.following(self._reader.begin(context, left), context, depth)
             run = [node for node in nodes if further(tree.scores[node], depth)]
             if not run:
                 return []
             parents = [handles[tree.parents[node]] for node in run]
             left = self._run([tree.tokens[node] for node in run], parents, run, handles)
             found = self._reader.follow(tree, run, last + depth, left)
-            known = dict(zip(run, _shares(found, context, len(run), depth), strict=True))
+            known = dict(zip(run, growth.following(found, context, depth), strict=True))
             return [known.get(node, ((), ())) for node in nodes]
 
         with suppress(InputError):
@@ -204,11 +203,6 @@ class Exit:
         left = self._host.step(rows, (range(self._layer),), self._reader.want(len(tokens)))
         handles.update(zip(nodes, left.handles, strict=False))
         return left
-
-
-def _shares(found: tuple[Ints, Floats], context: Context, count: int, depth: int) -> list[Found]:
-    levels = guess.guesses(*found, context, [depth] * count)
-    return [(tokens.tolist(), shares.tolist()) for tokens, shares in levels]
 
 
 class Leaver:

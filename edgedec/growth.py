@@ -7,10 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgedec import guess
 from edgedec.contracts import TRUNK, Draft
+
+if TYPE_CHECKING:
+    from edgedec.contracts import Context, Floats, Ints
 
 Found = tuple[Sequence[int], Sequence[float]]
 """The likeliest tokens after a node, and their shares, best first."""
@@ -56,6 +61,13 @@ class Tree:
             np.array(self.scores, np.float32),
             np.array(self.ranks, np.int32),
         )
+
+
+def following(likely: tuple[Ints, Floats], context: Context, depth: int) -> list[Found]:
+    """What follows each of some nodes with `depth` levels above their children, by the likeliest
+    tokens after them and their logits [n, k], the largest first."""
+    levels = guess.guesses(*likely, context, [depth] * len(likely[0]))
+    return [(tokens.tolist(), shares.tolist()) for tokens, shares in levels]
 
 
 def grow(tree: Tree, limits: Limits, budget: int, expand: Expand, most: int | None = None) -> None:

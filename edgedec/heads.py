@@ -6,13 +6,13 @@ It knows what such a head is told in a turn and what it may be asked, not how it
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from edgedec import draft, growth, guess, parts
+from edgedec import draft, growth, parts
 from edgedec.contracts import TRUNK, Context, Draft, Host, Needs, Outcome
 from edgedec.errors import StateError, UnsupportedError, UsageError
 
@@ -196,17 +196,14 @@ class GrowingHeads(Heads):
         tree = growth.Tree()
         handed, lines = state, {TRUNK: 0}
 
-        def expand(nodes: list[int], depth: int) -> Iterable[growth.Found]:
+        def expand(nodes: list[int], depth: int) -> list[growth.Found]:
             nonlocal handed, lines
             tokens = [tree.tokens[node] if depth else context.tokens[-1] for node in nodes]
             above = [lines[tree.parents[node]] if depth else 0 for node in nodes]
             entering = self._part.embed(np.array(tokens, np.int32))
             x, handed = self._follow(handed[above], entering, depth)
             lines = {node: line for line, node in enumerate(nodes)}
-            ids, logits = self._likely(x, context)
-            most = self._limits.branches
-            for found, shares in guess.guesses(ids, logits, context, [depth] * len(nodes)):
-                yield found[:most].tolist(), shares[:most].tolist()
+            return growth.following(self._likely(x, context), context, depth)
 
         growth.grow(tree, self._limits, budget, expand)
         return tree.draft()

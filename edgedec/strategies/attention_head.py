@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from edgedec import draft, growth, guess, parts
+from edgedec import draft, growth, parts
 from edgedec.contracts import TRUNK, Context, Draft, Host, Needs, Outcome
 from edgedec.errors import InputError, StateError, UnsupportedError, UsageError
 from edgedec.growth import Found, Limits, Tree
@@ -22,7 +22,7 @@ from edgedec.heads import level, likeliest
 from edgedec.trail import Trail, rows_of_text
 
 if TYPE_CHECKING:
-    from edgedec.contracts import Floats, StepResult
+    from edgedec.contracts import Floats
     from edgedec.parts import Part
 
 NAME = "attention_head"
@@ -153,7 +153,8 @@ class Attending:
                 left = self._trail.guess(following.tolist(), parents, root + depth, rows)
                 handles.update(zip(nodes, left.handles, strict=True))
                 given.update(zip(nodes, np.split(left.hidden(1).copy(), len(nodes)), strict=True))
-            return self._found(left, context, most, [depth] * len(nodes))
+            ids, values = left.topk(most)
+            return growth.following((self._part.ids[ids], values), context, depth)
 
         with suppress(InputError):
             growth.grow(tree, self._limits, budget, expand)
@@ -163,10 +164,3 @@ class Attending:
         """What enters the layer: tokens, and what was made of the rows before them."""
         near = self._part.embed(tokens)
         return self._part.linear("enter", np.concatenate([near, level(states)], axis=1))
-
-    def _found(
-        self, left: StepResult, context: Context, most: int, depths: list[int]
-    ) -> list[Found]:
-        ids, values = left.topk(most)
-        levels = guess.guesses(self._part.ids[ids], values, context, depths)
-        return [(tokens.tolist(), shares.tolist()) for tokens, shares in levels]
