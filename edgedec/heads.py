@@ -15,6 +15,7 @@ import numpy as np
 from edgedec import draft, growth, parts
 from edgedec.contracts import TRUNK, Context, Draft, Host, Needs, Outcome
 from edgedec.errors import StateError, UnsupportedError, UsageError
+from edgedec.parts import Trained
 
 if TYPE_CHECKING:
     from edgedec.contracts import Floats, Ints
@@ -24,6 +25,8 @@ LIKELY = 8
 """The likeliest tokens that a guess is spread over: the rest is hardly worth one."""
 DRAWN = 16
 """As many when the text is drawn, where noise brings forward what is less likely."""
+DEEPEST = 32
+"""More guesses behind one another than anybody trains."""
 
 
 def needs(name: str, host: Host) -> Needs:
@@ -120,8 +123,8 @@ class Heads(ABC):
         return self._part.likely(x, likeliest(context, len(self._part.ids)))
 
 
-def opened(name: str, host: Host, make: Callable[[Part, int], Heads]) -> Heads:
-    """A drafter on the part of a strategy, made of it and of the layer that it reads.
+def opened(name: str, host: Host, make: Callable[[Part], Heads]) -> Heads:
+    """A drafter on the part of a strategy.
 
     Raises:
         UnsupportedError: the bundle has no part for the strategy.
@@ -129,7 +132,7 @@ def opened(name: str, host: Host, make: Callable[[Part, int], Heads]) -> Heads:
     """
     part, model = parts.wanted(host, name), host.architecture
     try:
-        drafter = make(part, model.layers)
+        drafter = make(part)
         drafter.rehearse(np.zeros((1, model.embed.dim), np.float32))
     except (KeyError, TypeError, ValueError, UsageError) as error:
         raise StateError(
@@ -139,14 +142,46 @@ def opened(name: str, host: Host, make: Callable[[Part, int], Heads]) -> Heads:
     return drafter
 
 
+class HeadStrategy(Trained):
+    """A strategy whose heads read the output of the last layer; `depth` is how many guesses stand
+    behind one another at most, 0: as many as were trained."""
+
+    __slots__ = ()
+
+    name: ClassVar[str]
+    depth: int
+
+    def needs(self, host: Host) -> Needs:
+        """The last hidden state.
+
+        Raises:
+            UnsupportedError: the bundle has no heads, or the runtime gives no hidden states.
+        """
+        return needs(self.name, host)
+
+    def open(self, host: Host) -> Heads:
+        """Begin a conversation.
+
+        Raises:
+            StateError: the part is not what this strategy reads.
+        """
+        return opened(self.name, host, lambda part: self.drafter(host, part))
+
+    def drafter(self, host: Host, part: Part) -> Heads:
+        """Its heads, at work on a text."""
+        raise NotImplementedError
+
+    def levels(self, host: Host) -> int:
+        """How many guesses stand behind one another at most."""
+        trained = parts.number(host, self.name, "depth", 1, DEEPEST)
+        return min(trained, self.depth or trained)
+
+
 @dataclass(frozen=True, slots=True)
-class Growing:
+class Growing(HeadStrategy):
     """Options of heads whose trees grow: at most `depth` levels (0: as many as were trained); on a
     level the `width` likeliest nodes go on, each with up to `branches` children, if their path is
     at least `confidence` likely."""
-
-    automatic: ClassVar[bool] = True
-    trained: ClassVar[bool] = True
 
     depth: int = 0
     width: int = 3
@@ -155,27 +190,20 @@ class Growing:
 
     def __post_init__(self) -> None:
         draft.check_options(
-            self, depth=(0, 32), width=(1, 32), branches=(1, 8), confidence=(0.0, 1.0)
+            self, depth=(0, DEEPEST), width=(1, 32), branches=(1, 8), confidence=(0.0, 1.0)
         )
 
-    @property
-    def lossy(self) -> bool:
-        """The whole model has the last word."""
-        return False
-
-    def limits(self, part: Part) -> growth.Limits:
+    def limits(self, host: Host) -> growth.Limits:
         """How far trees grow with heads that were trained so far."""
-        trained = int(part.about["depth"])
-        depth = min(trained, self.depth or trained)
-        return growth.Limits(depth, self.width, self.branches, self.confidence)
+        return growth.Limits(self.levels(host), self.width, self.branches, self.confidence)
 
 
 class GrowingHeads(Heads):
     """Heads that read the guesses before: a tree grows level by level, each level in one go."""
 
-    def __init__(self, part: Part, layer: int, options: Growing) -> None:
+    def __init__(self, part: Part, layer: int, limits: growth.Limits) -> None:
         super().__init__(part, layer)
-        self._limits = options.limits(part)
+        self._limits = limits
 
     @abstractmethod
     def _follow(self, above: Floats, tokens: Floats, depth: int) -> tuple[Floats, Floats]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 
 import msgspec
 import numpy as np
@@ -93,6 +93,21 @@ class Part(Protocol):
         Raises:
             UnsupportedError: it has no layers.
         """
+
+
+class Trained:
+    """What strategies with a part have in common: `auto` may take them, and the whole model has the
+    last word on what they guess."""
+
+    __slots__ = ()
+
+    automatic: ClassVar[bool] = True
+    trained: ClassVar[bool] = True
+
+    @property
+    def lossy(self) -> bool:
+        """The text is plain decoding's."""
+        return False
 
 
 def wanted(host: Host, strategy: str) -> Part:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from edgedec.contracts import TRUNK, Context, Draft, Host, Needs, Outcome
 from edgedec.errors import InputError, StateError, UnsupportedError, UsageError
 from edgedec.growth import Found, Limits, Tree
 from edgedec.heads import level, likeliest
+from edgedec.parts import Trained
 from edgedec.trail import Trail, rows_of_text
 
 if TYPE_CHECKING:
@@ -29,12 +30,9 @@ NAME = "attention_head"
 
 
 @dataclass(frozen=True, slots=True)
-class AttentionHead:
+class AttentionHead(Trained):
     """Trees of at most `depth` levels; behind the `width` likeliest nodes of a level, whose path is
     at least `confidence` likely, up to `branches` tokens each are guessed."""
-
-    automatic: ClassVar[bool] = True
-    trained: ClassVar[bool] = True
 
     depth: int = 5
     width: int = 1
@@ -45,11 +43,6 @@ class AttentionHead:
         draft.check_options(
             self, depth=(1, 32), width=(1, 32), branches=(1, 8), confidence=(0.0, 1.0)
         )
-
-    @property
-    def lossy(self) -> bool:
-        """The model checks every guess."""
-        return False
 
     def needs(self, host: Host) -> Needs:
         """The hidden states that it was trained on.

@@ -8,11 +8,11 @@ model, its exit and how far it should look ahead, is all that its part holds.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from edgedec import draft, exits, growth, parts
 from edgedec.contracts import Context, Draft, Host, Needs, Outcome
 from edgedec.errors import UsageError
+from edgedec.parts import Trained
 
 NAME = "early_exit"
 DEPTH = 4
@@ -20,14 +20,11 @@ DEPTH = 4
 
 
 @dataclass(frozen=True, slots=True)
-class EarlyExit:
+class EarlyExit(Trained):
     """Leaves after the first `exit` layers, up to `depth` times in a turn: with the `width`
     likeliest guesses of a level, while all up to them are at least `confidence` likely. Each row
     has up to `branches` guesses. `exit` and `depth` are what the bundle's part says, unless given.
     """
-
-    automatic: ClassVar[bool] = True
-    trained: ClassVar[bool] = True
 
     exit: int | None = None
     depth: int | None = None
@@ -39,11 +36,6 @@ class EarlyExit:
         bounds = {"exit": (1, 4096), "depth": (1, 32)}
         given = {name: bounds[name] for name in bounds if getattr(self, name) is not None}
         draft.check_options(self, width=(1, 8), branches=(1, 8), confidence=(0.0, 1.0), **given)
-
-    @property
-    def lossy(self) -> bool:
-        """The whole model has the last word."""
-        return False
 
     def needs(self, host: Host) -> Needs:
         """A cut at the exit, and rows that can go on from there.

@@ -9,13 +9,13 @@ threshold needs to be set, and it follows the text. Verification resumes the row
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from edgedec import draft, exits
 from edgedec.contracts import Context, Draft, Host, Needs, Outcome
 from edgedec.growth import Limits
+from edgedec.parts import Trained
 
 NAME = "eesd"
 MEMORY = 64.0
@@ -23,12 +23,9 @@ MEMORY = 64.0
 
 
 @dataclass(frozen=True, slots=True)
-class Eesd:
+class Eesd(Trained):
     """Guesses at most `depth` tokens ahead; the share `calibration` of the chance to go on is the
     guess's own probability. Beside each guess stand the next likely ones, `branches` in all."""
-
-    automatic: ClassVar[bool] = True
-    trained: ClassVar[bool] = True
 
     depth: int = 8
     branches: int = 2
@@ -36,11 +33,6 @@ class Eesd:
 
     def __post_init__(self) -> None:
         draft.check_options(self, depth=(1, 32), branches=(1, 8), calibration=(0.0, 1.0))
-
-    @property
-    def lossy(self) -> bool:
-        """The whole model checks every guess."""
-        return False
 
     def needs(self, host: Host) -> Needs:
         """The exit's hidden states, and a step that can end and go on there.

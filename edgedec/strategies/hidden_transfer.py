@@ -13,7 +13,7 @@ embedding as well; so the first of them guesses what follows the root, not what 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from edgedec import draft, guess, parts
 from edgedec.contracts import Context, Draft, Host, Needs, Want
 from edgedec.errors import InputError, StateError, UnsupportedError
 from edgedec.heads import Heads, level, likeliest, opened
+from edgedec.parts import Trained
 
 if TYPE_CHECKING:
     from edgedec.contracts import Floats
@@ -34,23 +35,15 @@ of the row before the root, from that state and the root's embedding, all at a m
 
 
 @dataclass(frozen=True, slots=True)
-class HiddenTransfer:
+class HiddenTransfer(Trained):
     """Guesses trees of at most `nodes` nodes from the first `depth` pseudo states (0: as many as
     were trained)."""
-
-    automatic: ClassVar[bool] = True
-    trained: ClassVar[bool] = True
 
     nodes: int = 12
     depth: int = 0
 
     def __post_init__(self) -> None:
         draft.check_options(self, nodes=(1, 63), depth=(0, 32))
-
-    @property
-    def lossy(self) -> bool:
-        """The whole model has the last word."""
-        return False
 
     def needs(self, host: Host) -> Needs:
         """The states that enter the layer at which pseudo states do, and a cut there.
@@ -77,7 +70,7 @@ class HiddenTransfer:
         Raises:
             StateError: the part is not what this strategy reads.
         """
-        return opened(NAME, host, lambda part, last: Transferrer(host, part, self))
+        return opened(NAME, host, lambda part: Transferrer(host, part, self))
 
 
 def _layer(part: Part, host: Host) -> int:

@@ -8,15 +8,16 @@ A level of the tree is one product for all of its nodes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from edgedec import heads
-from edgedec.contracts import Host, Needs
+from edgedec.contracts import Host
 
 if TYPE_CHECKING:
     from edgedec.contracts import Floats
+    from edgedec.parts import Part
 
 NAME = "hydra"
 
@@ -25,21 +26,11 @@ NAME = "hydra"
 class Hydra(heads.Growing):
     """One head for each level of its trees."""
 
-    def needs(self, host: Host) -> Needs:
-        """The last hidden state.
+    name: ClassVar[str] = NAME
 
-        Raises:
-            UnsupportedError: the bundle has no heads, or the runtime gives no hidden states.
-        """
-        return heads.needs(NAME, host)
-
-    def open(self, host: Host) -> heads.Heads:
-        """Begin a conversation.
-
-        Raises:
-            StateError: the part is not what this strategy reads.
-        """
-        return heads.opened(NAME, host, lambda part, layer: Sequel(part, layer, self))
+    def drafter(self, host: Host, part: Part) -> heads.Heads:
+        """A head for each level."""
+        return Sequel(part, host.architecture.layers, self.limits(host))
 
 
 class Sequel(heads.GrowingHeads):

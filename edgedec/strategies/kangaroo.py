@@ -8,22 +8,19 @@ where the adapter is not sure. Verification resumes the rows where they left.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from edgedec import draft, exits
 from edgedec.contracts import Context, Draft, Host, Needs
 from edgedec.growth import Limits
+from edgedec.parts import Trained
 
 NAME = "kangaroo"
 
 
 @dataclass(frozen=True, slots=True)
-class Kangaroo:
+class Kangaroo(Trained):
     """Guesses at most `depth` tokens ahead, and no further behind a guess that is less than
     `confidence` likely; beside each guess stand the next likely ones, `branches` in all."""
-
-    automatic: ClassVar[bool] = True
-    trained: ClassVar[bool] = True
 
     depth: int = 6
     branches: int = 2
@@ -31,11 +28,6 @@ class Kangaroo:
 
     def __post_init__(self) -> None:
         draft.check_options(self, depth=(1, 32), branches=(1, 8), confidence=(0.0, 1.0))
-
-    @property
-    def lossy(self) -> bool:
-        """The whole model checks every guess."""
-        return False
 
     def needs(self, host: Host) -> Needs:
         """The exit's hidden states, and a step that can end and go on there.

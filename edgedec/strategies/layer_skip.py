@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgedec import draft, guess, heads, parts
 from edgedec.contracts import Context, Draft, Host, Needs, Outcome, Want
 from edgedec.errors import InputError, StateError, UnsupportedError, UsageError
+from edgedec.parts import Trained
 
 if TYPE_CHECKING:
     from edgedec.contracts import Floats, Layers
@@ -30,13 +31,10 @@ READ = 8
 
 
 @dataclass(frozen=True, slots=True)
-class LayerSkip:
+class LayerSkip(Trained):
     """Skips the layers from `start` up to but without `end` and looks ahead with `masks` masks;
     what is not given is what the bundle's part was trained for. The tree has up to `nodes` nodes.
     """
-
-    automatic: ClassVar[bool] = True
-    trained: ClassVar[bool] = True
 
     start: int | None = None
     end: int | None = None
@@ -47,11 +45,6 @@ class LayerSkip:
         bounds = {"start": (1, MOST), "end": (2, MOST), "masks": (0, 16)}
         given = {name: bounds[name] for name in bounds if getattr(self, name) is not None}
         draft.check_options(self, nodes=(1, 63), **given)
-
-    @property
-    def lossy(self) -> bool:
-        """The whole model has the last word."""
-        return False
 
     def needs(self, host: Host) -> Needs:
         """A step that skips layers, and learned ids for the masks.

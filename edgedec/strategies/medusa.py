@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from edgedec import draft, guess, heads
-from edgedec.contracts import Context, Draft, Host, Needs
+from edgedec.contracts import Context, Draft, Host
 
 if TYPE_CHECKING:
     from edgedec.contracts import Floats
@@ -25,49 +25,30 @@ NAME = "medusa"
 
 
 @dataclass(frozen=True, slots=True)
-class Medusa:
+class Medusa(heads.HeadStrategy):
     """Proposes trees of at most `nodes` nodes, from the first `depth` of the part's heads (0: all
     of them)."""
 
-    automatic: ClassVar[bool] = True
-    trained: ClassVar[bool] = True
+    name: ClassVar[str] = NAME
 
     nodes: int = 16
     depth: int = 0
 
     def __post_init__(self) -> None:
-        draft.check_options(self, nodes=(1, 63), depth=(0, 32))
+        draft.check_options(self, nodes=(1, 63), depth=(0, heads.DEEPEST))
 
-    @property
-    def lossy(self) -> bool:
-        """The whole model has the last word."""
-        return False
-
-    def needs(self, host: Host) -> Needs:
-        """The last hidden state.
-
-        Raises:
-            UnsupportedError: the bundle has no heads, or the runtime gives no hidden states.
-        """
-        return heads.needs(NAME, host)
-
-    def open(self, host: Host) -> heads.Heads:
-        """Begin a conversation.
-
-        Raises:
-            StateError: the part is not what this strategy reads.
-        """
-        return heads.opened(NAME, host, lambda part, layer: Foreseer(part, layer, self))
+    def drafter(self, host: Host, part: Part) -> heads.Heads:
+        """All heads at once."""
+        return Foreseer(part, host.architecture.layers, self.levels(host), self.nodes)
 
 
 class Foreseer(heads.Heads):
     """Guesses with all heads at once."""
 
-    def __init__(self, part: Part, layer: int, options: Medusa) -> None:
+    def __init__(self, part: Part, layer: int, depth: int, nodes: int) -> None:
         super().__init__(part, layer)
-        trained = int(part.about["depth"])
-        self._depths = range(min(trained, options.depth or trained))
-        self._sheet = draft.Sheet(options.nodes)
+        self._depths = range(depth)
+        self._sheet = draft.Sheet(nodes)
 
     def rehearse(self, state: Floats) -> None:
         """All heads once."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from edgedec import draft, guess, parts
 from edgedec.contracts import TRUNK, Context, Draft, Host, Needs, Outcome
 from edgedec.errors import StateError, UnsupportedError
 from edgedec.pace import Average
+from edgedec.parts import Trained
 
 if TYPE_CHECKING:
     from edgedec.contracts import Floats, Ints
@@ -39,12 +40,9 @@ is not tried, so that it is tried again some day."""
 
 
 @dataclass(frozen=True, slots=True)
-class PromptDecoding:
+class PromptDecoding(Trained):
     """Guesses trees of at most `nodes` nodes, from the `likely` likeliest tokens of each row of the
     first `depth` prompt tokens (0: as many as were trained)."""
-
-    automatic: ClassVar[bool] = True
-    trained: ClassVar[bool] = True
 
     nodes: int = 16
     likely: int = 10
@@ -52,11 +50,6 @@ class PromptDecoding:
 
     def __post_init__(self) -> None:
         draft.check_options(self, nodes=(1, 63), likely=(1, 64), depth=(0, 32))
-
-    @property
-    def lossy(self) -> bool:
-        """Guesses are checked like any other draft."""
-        return False
 
     def needs(self, host: Host) -> Needs:
         """The likeliest tokens of each row, and learned ids.

@@ -8,47 +8,41 @@ weights serves every level, so it takes less memory than heads of their own.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from edgedec import heads
-from edgedec.contracts import Host, Needs
+from edgedec import heads, parts
+from edgedec.contracts import Host
 
 if TYPE_CHECKING:
     from edgedec.contracts import Floats
+    from edgedec.growth import Limits
     from edgedec.parts import Part
 
 NAME = "recurrent"
+MOST = 32
+"""Residual layers that a part may have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recurrent(heads.Growing):
     """One recurrent cell for all levels of its trees."""
 
-    def needs(self, host: Host) -> Needs:
-        """The last hidden state.
+    name: ClassVar[str] = NAME
 
-        Raises:
-            UnsupportedError: the bundle has no head, or the runtime gives no hidden states.
-        """
-        return heads.needs(NAME, host)
-
-    def open(self, host: Host) -> heads.Heads:
-        """Begin a conversation.
-
-        Raises:
-            StateError: the part is not what this strategy reads.
-        """
-        return heads.opened(NAME, host, lambda part, layer: Refrain(part, layer, self))
+    def drafter(self, host: Host, part: Part) -> heads.Heads:
+        """The cell and the residual layers behind it."""
+        blocks = parts.number(host, NAME, "blocks", 0, MOST)
+        return Refrain(part, host.architecture.layers, self.limits(host), blocks)
 
 
 class Refrain(heads.GrowingHeads):
     """Hands down the hidden state and the recurrent state [n, 2 * D]."""
 
-    def __init__(self, part: Part, layer: int, options: Recurrent) -> None:
-        super().__init__(part, layer, options)
-        self._blocks = [f"block.{i}" for i in range(int(part.about["blocks"]))]
+    def __init__(self, part: Part, layer: int, limits: Limits, blocks: int) -> None:
+        super().__init__(part, layer, limits)
+        self._blocks = [f"block.{i}" for i in range(blocks)]
 
     def _follow(self, above: Floats, tokens: Floats, depth: int) -> tuple[Floats, Floats]:
         dim = tokens.shape[1]

@@ -335,6 +335,7 @@ def test_options_out_of_bounds_are_refused(name: str, option: dict[str, Any]) ->
 WRONG: dict[str, Any] = {
     "no depth": {"about": {}},
     "a depth that is none": {"about": {"depth": "deep", "blocks": 1}},
+    "a depth that never ends": {"about": {"depth": 10**12, "blocks": 10**12}},
     "no matrices": {"matrices": {}},
     "more heads than there are": {"about": {"depth": DEPTH + 1, "blocks": 3}},
     "another width": {"width": 32},
