@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from edgedec import costs
 from edgedec.bundle import Bundle, open_bundle
 from edgedec.export.pipeline import ExportOptions, export_model
+from tests.decode.selfdrafted import model, texts_of
+from tests.native import variants
 
 from ..export.conftest import CONFIG, write_checkpoint  # noqa: TID252
+
+if TYPE_CHECKING:
+    from edgedec.training.frozen import Frozen
+    from edgedec.training.texts import Texts
 
 ANIMALS = ("a cat", "a dog", "an owl", "a fox", "a hen", "a bee", "an ant", "a cow", "a pig")
 PROMPTS = [f"Once upon a time {animal}" for animal in ANIMALS]
@@ -25,6 +32,32 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ExportOptions(forms=("native",), kind="int8", block=32, name="tiny", verify=False)
     export_model(str(checkpoint), root / "tiny", options)
     return root / "tiny"
+
+
+@pytest.fixture(scope="module", params=["plain", "mu-like"])
+def made(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> variants.Model:
+    """A tiny model in native form, without and with an encoder."""
+    return model(tmp_path_factory.mktemp("models"), request.param)
+
+
+@pytest.fixture(scope="module")
+def frozen(made: variants.Model) -> Frozen:
+    """Its twin."""
+    # Here and below: this file is read where there is no torch as well.
+    import torch
+
+    from edgedec.training.frozen import Frozen
+
+    torch.set_num_threads(1)
+    return Frozen.of(made.bundle)
+
+
+@pytest.fixture(scope="module")
+def texts(made: variants.Model) -> Texts:
+    """Texts that it might have written."""
+    return texts_of(made, 12)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,28 +18,12 @@ from edgedec.training.early_exit import Options, build, guessed  # noqa: E402
 from edgedec.training.frozen import Frozen  # noqa: E402
 from edgedec.training.reach import right_along  # noqa: E402
 from edgedec.training.texts import Texts, Written  # noqa: E402
-from tests.decode.selfdrafted import host_of, model, texts_of  # noqa: E402
+from tests.decode.selfdrafted import host_of, model  # noqa: E402
 from tests.native import variants  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not native.built(), reason="the C engine was not built")
 
 OPTIONS = Options(depth=4, points=6, batch=3, length=40)
-
-
-@pytest.fixture(scope="module", params=["plain", "mu-like"])
-def made(request: pytest.FixtureRequest, tmp_path_factory: Any) -> variants.Model:
-    torch.set_num_threads(1)
-    return model(tmp_path_factory.mktemp("models"), request.param)
-
-
-@pytest.fixture(scope="module")
-def frozen(made: variants.Model) -> Frozen:
-    return Frozen.of(made.bundle)
-
-
-@pytest.fixture(scope="module")
-def texts(made: variants.Model) -> Texts:
-    return texts_of(made, 12)
 
 
 def test_shares_are_those_of_guesses_along_the_text() -> None:

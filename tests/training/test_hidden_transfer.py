@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +19,6 @@ from edgedec.strategies.hidden_transfer import HiddenTransfer  # noqa: E402
 from edgedec.training.frozen import Frozen  # noqa: E402
 from edgedec.training.hidden_transfer import Options, build  # noqa: E402
 from edgedec.training.texts import Shuffled, Texts, held_batches  # noqa: E402
-from tests.decode.selfdrafted import model, texts_of  # noqa: E402
 from tests.decode.stubbed import Stub, write  # noqa: E402
 from tests.decode.transferred import part, transferred  # noqa: E402
 from tests.native import variants  # noqa: E402
@@ -29,22 +27,6 @@ pytestmark = pytest.mark.skipif(not native.built(), reason="the C engine was not
 
 LAYER = 3
 OPTIONS = Options(states=3, layer=LAYER, points=6, batch=4, length=40)
-
-
-@pytest.fixture(scope="module", params=["plain", "mu-like"])
-def made(request: pytest.FixtureRequest, tmp_path_factory: Any) -> variants.Model:
-    torch.set_num_threads(1)
-    return model(tmp_path_factory.mktemp("models"), request.param)
-
-
-@pytest.fixture(scope="module")
-def frozen(made: variants.Model) -> Frozen:
-    return Frozen.of(made.bundle)
-
-
-@pytest.fixture(scope="module")
-def texts(made: variants.Model) -> Texts:
-    return texts_of(made, 12)
 
 
 def stub(source: to_part.PartSource, made: variants.Model) -> Stub:

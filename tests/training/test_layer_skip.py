@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,28 +17,12 @@ from edgedec.training import worth  # noqa: E402
 from edgedec.training.frozen import Frozen  # noqa: E402
 from edgedec.training.layer_skip import Options, Trainee, build, ranges, valued  # noqa: E402
 from edgedec.training.texts import Shuffled, Texts, held_batches  # noqa: E402
-from tests.decode.selfdrafted import Given, host_of, model, skipped, texts_of  # noqa: E402
+from tests.decode.selfdrafted import Given, host_of, model, skipped  # noqa: E402
 from tests.native import variants  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not native.built(), reason="the C engine was not built")
 
 OPTIONS = Options(masks=3, points=4, batch=4, length=40, coarse=6, rate=0.02)
-
-
-@pytest.fixture(scope="module", params=["plain", "mu-like"])
-def made(request: pytest.FixtureRequest, tmp_path_factory: Any) -> variants.Model:
-    torch.set_num_threads(1)
-    return model(tmp_path_factory.mktemp("models"), request.param)
-
-
-@pytest.fixture(scope="module")
-def frozen(made: variants.Model) -> Frozen:
-    return Frozen.of(made.bundle)
-
-
-@pytest.fixture(scope="module")
-def texts(made: variants.Model) -> Texts:
-    return texts_of(made, 12)
 
 
 def test_rows_see_what_they_will_see(made: variants.Model, frozen: Frozen, texts: Texts) -> None:
