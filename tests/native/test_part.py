@@ -362,7 +362,7 @@ def test_whatever_runs_the_model(tmp_path: Path, runtime: str) -> None:
     part = setup.files.open_part("medusa")
     assert part is not None and part.about == {"depth": 2}
     assert part.linear("a", draw(2, width)).shape == (2, 16)
-    assert setup.files.open_part("hydra") is None
+    assert setup.files.open_part("unheard_of") is None
     setup.engine.close()
 
 
