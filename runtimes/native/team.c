@@ -9,7 +9,9 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 /* How long a thread waits for the next run before it sleeps, and between two looks at the clock. */
@@ -18,20 +20,24 @@
 /* Spins within a run before a thread lets others use its core. */
 #define SPINS_PER_YIELD 4096
 
+/* Of what is left of a part, this share is taken at once. */
+#define SHARES 4
+
 /* Added to the number of members at work when a run takes no more of them. */
 #define CLOSED (1 << 30)
 
-/* Of one phase: how many pieces were taken and are done. In lines of their own: those who wait for
- * the last pieces must not slow down those who take them. */
+/* Pieces that were counted, behind the number of the run that counts them: what an earlier run left
+ * counts as none, so nobody has to clear it. In a line of its own, since what others write would
+ * have to be fetched again. */
 typedef struct {
-    _Alignas(64) atomic_int taken;
-    _Alignas(64) atomic_int done;
-} Phase;
+    _Alignas(64) atomic_ullong pieces;
+} Count;
 
 struct EdTeam {
-    int asked, started, phases, used; /* used: phases of the latest run */
+    int asked, started, phases;
+    uint32_t run;
     pthread_t *threads;
-    Phase *progress;
+    Count *counts; /* of each phase: the pieces done, then those that each member has given out */
     pthread_mutex_t busy, lock;
     pthread_cond_t wake;
     int sleeping, running; /* threads, all told */
@@ -71,7 +77,6 @@ static void make_idle(EdTeam *team)
     team->started = 0;
     team->sleeping = 0;
     team->running = 0;
-    team->used = team->phases; /* a run that a fork cut off may have begun any of them */
     atomic_store(&team->members, CLOSED);
 }
 
@@ -97,6 +102,15 @@ static void watch_forks(void)
     pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
+static Count *new_counts(int threads, int phases)
+{
+    size_t size = (size_t)phases * (size_t)(threads + 1) * sizeof(Count);
+    Count *counts = aligned_alloc(64, size);
+    if (counts)
+        memset(counts, 0, size);
+    return counts;
+}
+
 EdTeam *ed_team_open(int threads, int phases)
 {
     EdTeam *team = aligned_alloc(64, sizeof *team);
@@ -104,10 +118,10 @@ EdTeam *ed_team_open(int threads, int phases)
         return NULL;
     *team = (EdTeam){.asked = threads, .phases = phases};
     team->threads = calloc((size_t)threads, sizeof *team->threads);
-    team->progress = aligned_alloc(64, (size_t)phases * sizeof *team->progress);
-    if (!team->threads || !team->progress) {
+    team->counts = new_counts(threads, phases);
+    if (!team->threads || !team->counts) {
         free(team->threads);
-        free(team->progress);
+        free(team->counts);
         free(team);
         return NULL;
     }
@@ -127,14 +141,14 @@ int ed_team_size(const EdTeam *team)
 
 int ed_team_widen(EdTeam *team, int phases)
 {
-    Phase *progress = NULL;
+    Count *counts = NULL;
     pthread_mutex_lock(&team->busy);
     if (phases > team->phases)
-        progress = aligned_alloc(64, (size_t)phases * sizeof *progress);
-    if (progress) {
-        free(team->progress);
-        team->progress = progress;
-        team->phases = team->used = phases;
+        counts = new_counts(team->asked, phases);
+    if (counts) {
+        free(team->counts);
+        team->counts = counts;
+        team->phases = phases;
     }
     pthread_mutex_unlock(&team->busy);
     return team->phases < phases ? -1 : 0;
@@ -170,21 +184,19 @@ static unsigned await_job(EdTeam *team, unsigned seen)
     return job;
 }
 
-/* Other libraries may let small numbers be flushed to zero, which would change results. Returns how
- * many phases there were, the same for every member. */
-static int run_exactly(EdWork *work, void *argument, EdWorker me)
+/* Other libraries may let small numbers be flushed to zero, which would change results. */
+static void run_exactly(EdWork *work, void *argument, EdWorker me)
 {
     fenv_t before;
     fegetenv(&before);
     fesetenv(FE_DFL_ENV);
     work(argument, &me);
     fesetenv(&before);
-    return me.phase;
 }
 
-static int work_exactly(EdTeam *team, int index)
+static void work_exactly(EdTeam *team, int index)
 {
-    return run_exactly(team->work, team->argument, (EdWorker){.team = team, .index = index});
+    run_exactly(team->work, team->argument, (EdWorker){.team = team, .index = index});
 }
 
 void ed_team_alone(EdWork *work, void *argument)
@@ -256,27 +268,68 @@ void ed_team_run(EdTeam *team, EdWork *work, void *argument)
     pthread_mutex_lock(&team->busy);
     if (!team->started)
         start(team);
-    for (int i = 0; i < team->used; i++) {
-        atomic_store_explicit(&team->progress[i].taken, 0, memory_order_relaxed);
-        atomic_store_explicit(&team->progress[i].done, 0, memory_order_relaxed);
-    }
+    team->run++;
     team->work = work;
     team->argument = argument;
     atomic_store(&team->members, 0);
     if (team->running > 1)
         post(team);
-    team->used = work_exactly(team, 0);
+    work_exactly(team, 0);
     atomic_fetch_or(&team->members, CLOSED);
     while (atomic_load(&team->members) != CLOSED)
         pause_a_bit(&spins);
     pthread_mutex_unlock(&team->busy);
 }
 
-/* Large parts first and small ones last, so that all are through at about the same time. */
-static int part_of(const EdTeam *team, int share, int left)
+static int counted(const EdTeam *team, unsigned long long pieces)
 {
-    int part = left / (2 * team->asked);
-    return part > share ? part : share;
+    return pieces >> 32 == team->run ? (int)(pieces & UINT32_MAX) : 0;
+}
+
+static unsigned long long as_count(const EdTeam *team, int pieces)
+{
+    return (unsigned long long)team->run << 32 | (unsigned)pieces;
+}
+
+static void add(const EdTeam *team, Count *count, int more)
+{
+    unsigned long long seen = atomic_load_explicit(&count->pieces, memory_order_relaxed);
+    while (!atomic_compare_exchange_weak_explicit(
+        &count->pieces, &seen, as_count(team, counted(team, seen) + more), memory_order_acq_rel,
+        memory_order_relaxed))
+        ;
+}
+
+/* The first piece of a member's own part; the parts lie one after the other. */
+static int first_of(const EdTeam *team, int member, int all)
+{
+    return (int)((long long)all * member / team->asked);
+}
+
+/* Take some of the pieces that a member has not given out yet. Large shares first and small ones
+ * last, so that all are through at about the same time. */
+static int take_from(EdWorker *me, int member, Count *count, int share, int all)
+{
+    const EdTeam *team = me->team;
+    int first = first_of(team, member, all), size = first_of(team, member + 1, all) - first;
+    unsigned long long seen;
+    if (!size)
+        return 0;
+    seen = atomic_load_explicit(&count->pieces, memory_order_relaxed);
+    for (;;) {
+        int next = counted(team, seen), part = (size - next) / SHARES;
+        if (next == size)
+            return 0;
+        part = part > share ? part : share;
+        part = part < size - next ? part : size - next;
+        if (atomic_compare_exchange_weak_explicit(&count->pieces, &seen, as_count(team, next + part),
+                                                  memory_order_relaxed, memory_order_relaxed)) {
+            me->next = first + next;
+            me->end = me->next + part;
+            me->taken += part;
+            return 1;
+        }
+    }
 }
 
 /* Alone: all pieces at once. */
@@ -294,28 +347,24 @@ static int take_all(EdWorker *me, int all)
 
 int ed_team_take(EdWorker *me, int share, int all)
 {
-    Phase *phase;
-    int spins = 0, next;
-    if (!me->team)
+    EdTeam *team = me->team;
+    unsigned long long over;
+    Count *counts;
+    int spins = 0;
+    if (!team)
         return take_all(me, all);
-    phase = &me->team->progress[me->phase];
-    next = atomic_load_explicit(&phase->taken, memory_order_relaxed);
-    while (next < all) {
-        int part = part_of(me->team, share, all - next),
-            end = next + part < all ? next + part : all;
-        if (atomic_compare_exchange_weak_explicit(&phase->taken, &next, end, memory_order_relaxed,
-                                                  memory_order_relaxed)) {
-            me->next = next;
-            me->end = end;
-            me->taken += end - next;
+    counts = &team->counts[me->phase * (team->asked + 1)];
+    for (; me->helped < team->asked; me->helped++) {
+        int member = (me->index + me->helped) % team->asked;
+        if (take_from(me, member, &counts[1 + member], share, all))
             return 1;
-        }
     }
     if (me->taken)
-        atomic_fetch_add_explicit(&phase->done, me->taken, memory_order_release);
-    me->taken = 0;
-    while (atomic_load_explicit(&phase->done, memory_order_acquire) < all)
+        add(team, counts, me->taken);
+    over = as_count(team, all);
+    while (all && atomic_load_explicit(&counts->pieces, memory_order_acquire) != over)
         pause_a_bit(&spins);
+    me->helped = me->taken = 0;
     me->phase++;
     return 0;
 }
@@ -344,6 +393,6 @@ void ed_team_close(EdTeam *team)
             pthread_join(team->threads[i], NULL);
     }
     free(team->threads);
-    free(team->progress);
+    free(team->counts);
     free(team);
 }

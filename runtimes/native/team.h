@@ -1,8 +1,9 @@
 /* A team of threads that run the same function side by side. Knows no model.
  *
- * The function is a row of phases. A phase has pieces of work, which the members take as they come,
- * and ends when all pieces are done. So a member whom the system holds up holds up nobody, unless
- * in the middle of a piece: the others do his share, and he finds the phases done.
+ * The function is a row of phases. A phase has pieces of work, a part of them for each member, who
+ * takes them in order; whoever is through with his own part goes on with those of others. A phase
+ * ends when all pieces are done. So a member whom the system holds up holds up nobody, unless in
+ * the middle of a piece: the others do his share, and he finds the phases done.
  */
 #ifndef ED_TEAM_H
 #define ED_TEAM_H
@@ -15,6 +16,7 @@ typedef struct {
     int index;     /* of the member; 0 is the caller's thread */
     int phase;     /* where he is */
     int taken;     /* pieces that he took in this phase */
+    int helped;    /* members whose parts are given out, himself first */
     int next, end; /* those that were taken last: [next, end) */
 } EdWorker;
 
@@ -34,7 +36,7 @@ void ed_team_run(EdTeam *team, EdWork *work, void *argument);
 void ed_team_alone(EdWork *work, void *argument);
 
 /* Take the next of a phase's `all` pieces, [me->next, me->end): `share` of them or, while there are
- * many, a part of what is left. 0: there are no more and all are done, on to the next phase. Every
+ * many, more. 0: there are no more and all are done, on to the next phase. Every
  * member asks for the same phases with the same numbers. */
 int ed_team_take(EdWorker *me, int share, int all);
 
