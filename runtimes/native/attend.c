@@ -188,26 +188,10 @@ static void join_spans(EdRun *run, const EdAttention *la, const Plan *plan, int 
     put_out(run, la, head, query, total, sum);
 }
 
-/* Queries that no keys had to be made with are made by the piece that reads them. */
-static int makes_queries(const EdView *view, const Plan *plan)
-{
-    return view->late && !plan->shared;
-}
-
-static void make_queries(const EdPiece *piece)
-{
-    int group = piece->view->spec->heads / piece->view->spec->kv_heads;
-    for (int q = piece->first; q < piece->first + piece->count; q++)
-        ed_query(piece->run, piece->view, q % piece->run->rows,
-                 piece->head * group + q / piece->run->rows);
-}
-
 static void attend_piece(EdRun *run, EdWorker *me, const EdView *view, const Plan *plan, int number)
 {
     int spans = plan->shared ? plan->end - plan->first : 1, span = plan->first + number % spans;
     EdPiece piece = piece_of(run, me, view, plan, number / spans);
-    if (makes_queries(view, plan))
-        make_queries(&piece);
     if (!plan->shared || (span + 1) * ED_SPAN * ED_CHUNK > view->common)
         ed_piece_live(&piece);
     if (plan->shared)
@@ -233,8 +217,6 @@ void ed_attend(EdRun *run, EdWorker *me, const EdView *view)
     const EdAttention *la = view->spec;
     Plan plan = plan_of(run, view, ed_team_size(me->team));
     int spans = plan.shared ? plan.end - plan.first : 1;
-    if (view->late && !makes_queries(view, &plan))
-        ed_heads(run, me, view, 0, la->heads);
     while (ed_team_take(me, 1, la->kv_heads * plan.blocks * spans))
         for (int i = me->next; i < me->end; i++)
             attend_piece(run, me, view, &plan, i);

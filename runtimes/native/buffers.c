@@ -20,7 +20,6 @@ static void widen(EdWidths *w, const EdMatrix *m)
 static void widen_attention(EdWidths *w, const EdAttention *la)
 {
     w->queries = most(w->queries, ed_padded(la->q.outputs, 16));
-    w->keys = most(w->keys, ed_padded(la->k.outputs, 16));
     w->head_dim = most(w->head_dim, ed_padded(la->head_dim, 16));
     w->heads = most(w->heads, la->heads);
     widen(w, &la->q);
@@ -84,9 +83,6 @@ static void lay_out(EdBuffers *b, Cut *from, const EdSession *session)
     size_t lines = rows * (size_t)w->heads;
     b->x = floats(from, rows, w->dim);
     b->y = floats(from, rows, w->dim);
-    b->q = floats(from, rows, w->queries);
-    b->k = floats(from, rows, w->keys);
-    b->v = floats(from, rows, w->keys);
     b->mixed = floats(from, rows, w->queries);
     b->queries = floats(from, lines, w->head_dim);
     b->query_bytes = cut(from, lines * (size_t)w->head_dim);
@@ -97,6 +93,7 @@ static void lay_out(EdBuffers *b, Cut *from, const EdSession *session)
     b->sight = cut(from, rows * sizeof *b->sight);
     for (int i = 0; i < 2; i++)
         b->packed[i] = packed_rows(from, w, groups);
+    b->entered = packed_rows(from, w, (size_t)ed_team_size(session->model->team));
 }
 
 /* One buffer of its own that grows; what it held is lost. */

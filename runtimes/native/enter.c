@@ -52,7 +52,8 @@ static void open_group(const EdRun *run, Group *group, int number, const EdEntry
     }
 }
 
-static void pack_block(const EdRun *run, const Group *group, int block, const EdEntry *entry)
+static void pack_block(const EdRun *run, const Group *group, int block, const EdEntry *entry,
+                       EdRows *to)
 {
     int first = block * entry->like->block;
     int count = ed_least(run->model->spec.dim - first, entry->like->block);
@@ -68,7 +69,7 @@ static void pack_block(const EdRun *run, const Group *group, int block, const Ed
             memcpy(normed + r * ED_MOST_BLOCK, x, (size_t)count * sizeof *x);
         }
     }
-    ed_pack_group(run, run->buffers->packed[0], entry->like, normed, ED_MOST_BLOCK, block,
+    ed_pack_group(run, to, entry->like, normed, ED_MOST_BLOCK, block,
                   group->number, entry->rows);
 }
 
@@ -83,7 +84,33 @@ void ed_enter(EdProgram *p, EdWorker *me, const EdEntry *entry)
         for (int i = me->next; i < me->end; i++) {
             if (i / blocks != group.number)
                 open_group(&p->run, &group, i / blocks, entry);
-            pack_block(&p->run, &group, i % blocks, entry);
+            pack_block(&p->run, &group, i % blocks, entry, p->run.buffers->packed[0]);
         }
     }
+}
+
+/* --- few rows --------------------------------------------------------------------------------- */
+
+/* So many numbers are packed sooner than threads have waited for each other, and fetched what the
+ * others packed. */
+#define FEW_NUMBERS 4096
+
+int ed_are_few(const EdRun *run, int rows)
+{
+    return rows <= ED_GROUP && rows * run->model->spec.dim <= FEW_NUMBERS;
+}
+
+/* The stream stays as it is until all pieces are done, and this thread has one to do. */
+void ed_entered(const EdRun *run, const EdWorker *me, EdProducts *products)
+{
+    const EdEntry *entry = products->entry;
+    EdRows *to;
+    Group group;
+    if (products->from)
+        return;
+    to = &run->buffers->entered[me->index];
+    open_group(run, &group, 0, entry);
+    for (int block = 0; block < ed_blocks(entry->like); block++)
+        pack_block(run, &group, block, entry, to);
+    products->from = to;
 }

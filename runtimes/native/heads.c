@@ -1,10 +1,45 @@
-/* From products to attention: norms and rotary positions per head, and storing keys and values.
+/* From rows to queries, keys and values: products, norms and rotary positions, head by head.
  *
- * Keys and values are rounded as they are stored, before anything uses them.
+ * A piece is a head of q, or one of k and v together, so what products make stays with the thread
+ * that goes on with it. Keys and values are rounded as they are stored, before anything uses them.
  */
 #include <string.h>
 
 #include "model.h"
+
+/* Rows of one head that are done together, so that threads do not write the same cache lines. */
+#define TOGETHER (4 * ED_GROUP)
+
+/* One head of the rows of a group. What products make begins with a whole tile. */
+typedef struct {
+    float lines[ED_GROUP][ED_MOST_HEAD_DIM + ED_PAIR];
+    int first; /* of a line's numbers, the first that belongs to the head */
+} Head;
+
+/* Rows [row, end) of the step, and the view that they are for. */
+typedef struct {
+    const EdRun *run;
+    const EdView *view;
+    const EdProducts *products;
+    int row, end;
+} Part;
+
+static void multiply(const Part *part, int target, int head, int group, Head *to)
+{
+    int dim = part->view->spec->head_dim, column = head * dim;
+    to->first = column % 16;
+    ed_columns(part->run, part->products, target, column, dim, group, to->lines[0],
+               ED_MOST_HEAD_DIM + ED_PAIR);
+}
+
+/* A row's numbers, with zeros behind them up to the store's width. */
+static float *line_of(const Part *part, Head *head, int row)
+{
+    int dim = part->view->spec->head_dim;
+    float *line = head->lines[row % ED_GROUP] + head->first;
+    memset(line + dim, 0, (size_t)(ed_padded(dim, 16) - dim) * sizeof *line);
+    return line;
+}
 
 static void prepare(const EdRun *run, const EdAttention *la, const EdNorm *norm, int row, float *x)
 {
@@ -19,20 +54,17 @@ static void prepare(const EdRun *run, const EdAttention *la, const EdNorm *norm,
     }
 }
 
-void ed_query(const EdRun *run, const EdView *view, int row, int head)
+static void put_query(const EdRun *run, const EdView *view, int row, int head, float *x)
 {
     EdBuffers *b = run->buffers;
     const EdAttention *la = view->spec;
     int dim = ed_padded(la->head_dim, 16);
     size_t line = (size_t)head * (size_t)run->rows + (size_t)row;
     float *to = b->queries + line * (size_t)dim;
-    const float *q = b->q + (size_t)row * (size_t)run->session->widths.queries;
     int8_t *bytes = b->query_bytes + line * (size_t)dim;
     int32_t sum = 0;
-    memset(to + la->head_dim, 0, (size_t)(dim - la->head_dim) * sizeof *to);
-    memcpy(to, q + (size_t)head * (size_t)la->head_dim, (size_t)la->head_dim * sizeof *to);
-    prepare(run, la, &la->q_norm, row, to);
-    run->kernels->scale(to, la->scale, dim, to);
+    prepare(run, la, &la->q_norm, row, x);
+    run->kernels->scale(x, la->scale, dim, to);
     if (view->store->kv_type != ED_KV_INT8)
         return;
     b->query_scales[line] = run->kernels->to_bytes(to, dim, bytes);
@@ -41,39 +73,52 @@ void ed_query(const EdRun *run, const EdView *view, int row, int head)
     b->query_sums[line] = -8 * sum;
 }
 
-/* Rows of one head that are done together, so that threads do not write the same cache lines. */
-#define TOGETHER 32
-
-static void key_and_value(const EdRun *run, const EdView *view, int row, int head)
+static void queries(const Part *part, int target, int head)
 {
-    EdBuffers *b = run->buffers;
-    const EdAttention *la = view->spec;
-    size_t at =
-        (size_t)row * (size_t)run->session->widths.keys + (size_t)head * (size_t)la->head_dim;
-    float key[ED_MOST_HEAD_DIM], value[ED_MOST_HEAD_DIM];
-    size_t rest = (size_t)(ed_padded(la->head_dim, 16) - la->head_dim) * sizeof *key;
-    memset(key + la->head_dim, 0, rest);
-    memset(value + la->head_dim, 0, rest);
-    memcpy(key, b->k + at, (size_t)la->head_dim * sizeof *key);
-    memcpy(value, b->v + at, (size_t)la->head_dim * sizeof *value);
-    prepare(run, la, &la->k_norm, row, key);
-    ed_store_row(run->kernels, view->store, head, run->input->trunk + run->input->handles[row], key,
-                 value);
+    Head q;
+    for (int row = part->row; row < part->end; row++) {
+        if (row % ED_GROUP == 0)
+            multiply(part, target, head, row / ED_GROUP, &q);
+        put_query(part->run, part->view, row, head, line_of(part, &q, row));
+    }
 }
 
-void ed_heads(EdRun *run, EdWorker *me, const EdView *view, int keys, int queries)
+/* Row i goes to the trunk + its handle. */
+static void keys_and_values(const Part *part, int target, int head)
 {
+    const EdStep *step = part->run->input;
+    Head k, v;
+    for (int row = part->row; row < part->end; row++) {
+        float *key, *value;
+        if (row % ED_GROUP == 0) {
+            multiply(part, target, head, row / ED_GROUP, &k);
+            multiply(part, target + 1, head, row / ED_GROUP, &v);
+        }
+        key = line_of(part, &k, row);
+        value = line_of(part, &v, row);
+        prepare(part->run, part->view->spec, &part->view->spec->k_norm, row, key);
+        ed_store_row(part->run->kernels, part->view->store, head, step->trunk + step->handles[row],
+                     key, value);
+    }
+}
+
+/* Keys and values of a head are followed by the queries that will meet them. */
+void ed_heads(EdRun *run, EdWorker *me, const EdView *view, const EdProducts *p, EdHeads what)
+{
+    const EdAttention *la = view->spec;
+    int group = what == ED_KEYS ? 0 : la->heads / la->kv_heads, keys = what != ED_QUERIES_ONLY;
     int parts = (run->rows + TOGETHER - 1) / TOGETHER;
-    while (ed_team_take(me, 1, (keys + queries) * parts)) {
+    EdProducts mine = *p;
+    while (ed_team_take(me, 1, la->kv_heads * (keys + group) * parts)) {
+        ed_entered(run, me, &mine);
         for (int i = me->next; i < me->end; i++) {
-            int head = i / parts, row = i % parts * TOGETHER;
-            int end = ed_least(row + TOGETHER, run->rows);
-            for (; row < end; row++) {
-                if (head < keys)
-                    key_and_value(run, view, row, head);
-                else
-                    ed_query(run, view, row, head - keys);
-            }
+            int row = i % parts * TOGETHER, head = i / parts / (keys + group);
+            int which = i / parts % (keys + group);
+            Part part = {run, view, &mine, row, ed_least(row + TOGETHER, run->rows)};
+            if (which < keys)
+                keys_and_values(&part, what == ED_KEYS ? 0 : 1, head);
+            else
+                queries(&part, 0, head * group + which - keys);
         }
     }
 }

@@ -58,7 +58,6 @@ typedef struct {
     const int32_t *positions; /* of the keys, by index */
     EdSight whole;
     int common, living, reach; /* keys that every row sees, and those behind; the most one sees */
-    int late;                  /* whether queries are still to be made from q */
 } EdView;
 
 /* Buffers for the rows of a step. Strides are in numbers, padded to 16 (see EdWidths). */
@@ -69,9 +68,10 @@ typedef struct {
     float *queries, *query_scales; /* by kv head, head and row */
     int32_t *query_sums;
     int8_t *query_bytes;
-    float *x, *y, *q, *k, *v, *mixed, *cosines, *sines;
+    float *x, *y, *mixed, *cosines, *sines;
     EdSight *sight;
     EdRows *packed[2]; /* one for each group of 8 rows: what products read, and what they make */
+    EdRows *entered;   /* one for each thread: what products read of few rows */
     float *logits;
     int32_t *extras;
     float *partials;
@@ -81,7 +81,7 @@ typedef struct {
 
 /* The widest things of a model, in numbers padded to 16 (or to blocks, for `inputs`). */
 typedef struct {
-    int dim, queries, keys, inputs, blocks, head_dim, heads, pairs;
+    int dim, queries, inputs, blocks, head_dim, heads, pairs;
 } EdWidths;
 
 struct EdSession {
@@ -185,13 +185,6 @@ void ed_rotary(EdRun *run, EdWorker *me);
 /* What is still to be done to the stream x before the next part of a layer reads it. */
 typedef enum { ED_NOTHING, ED_ADD_Y, ED_NORM_AND_ADD, ED_NORM_IN_PLACE } EdPending;
 
-/* A step on its way; every thread has its own, and all are alike. */
-typedef struct {
-    EdRun run;
-    EdPending pending;
-    const EdNorm *pending_norm;
-} EdProgram;
-
 /* Which rows of the stream go into which matrix: `which` [rows], NULL: all; norm NULL: as they are;
  * `like`: a matrix, others with the same inputs and blocks will do. */
 typedef struct {
@@ -201,9 +194,13 @@ typedef struct {
     const EdMatrix *like;
 } EdEntry;
 
-/* enter.c */
-void ed_settle(EdProgram *program, EdWorker *me);
-void ed_enter(EdProgram *program, EdWorker *me, const EdEntry *entry);
+/* A step on its way; every thread has its own, and all are alike. */
+typedef struct {
+    EdRun run;
+    EdPending pending;
+    const EdNorm *pending_norm;
+    EdEntry entry; /* the latest */
+} EdProgram;
 
 /* embed.c */
 void ed_embed(EdRun *run, EdWorker *me);
@@ -224,12 +221,24 @@ typedef struct {
     int count, rows, activation; /* of targets; of rows */
     EdTarget targets[3];
     const EdRows *from;
+    const EdEntry *entry; /* what each thread packs for itself, if `from` is NULL */
     const EdMatrix *next;
     EdRows *to;
     float scale, softcap;
 } EdProducts;
 
+/* enter.c: rows enter by a phase of their own or, if they are few, by each thread for itself as
+ * soon as it has a piece of the products (`ed_entered`); returns what the products read. */
+void ed_settle(EdProgram *program, EdWorker *me);
+void ed_enter(EdProgram *program, EdWorker *me, const EdEntry *entry);
+int ed_are_few(const EdRun *run, int rows);
+void ed_entered(const EdRun *run, const EdWorker *me, EdProducts *products);
+
 void ed_products(EdRun *run, EdWorker *me, const EdProducts *products);
+/* `count` outputs of one target from `column` on, for the rows of a group; lines begin with the
+ * first output of the tile that `column` is in. */
+void ed_columns(const EdRun *run, const EdProducts *products, int target, int column, int count,
+                int group, float *to, size_t stride);
 /* Row `row` of `rows` as the matrix `like` reads it; one block of it, x being the block's numbers;
  * the same block of all rows of a group, lines of x being `stride` numbers long. */
 void ed_pack_row(const EdRun *run, EdRows *to, const EdMatrix *like, const float *x, int row,
@@ -253,12 +262,14 @@ static inline void ed_into(EdProducts *p, const EdModel *model, const EdMatrix *
     p->targets[p->count++] = (EdTarget){matrix, ed_floats(model, bias), out, stride};
 }
 
-/* heads.c: from k and v to the store, row i at the trunk + its handle; from q to queries. */
-void ed_heads(EdRun *run, EdWorker *me, const EdView *view, int keys, int queries);
-void ed_query(const EdRun *run, const EdView *view, int row, int head);
+/* heads.c: products with q, k and v, with q alone, or with k and v; from k and v to the store, row i
+ * at the trunk + its handle, from q to queries. */
+typedef enum { ED_ALL_HEADS, ED_QUERIES_ONLY, ED_KEYS } EdHeads;
 
-/* attend.c: from queries and the stores to rows packed for the matrix o. Queries of
- * cross-attention are made on the way. */
+void ed_heads(EdRun *run, EdWorker *me, const EdView *view, const EdProducts *products,
+              EdHeads what);
+
+/* attend.c: from queries and the stores to rows packed for the matrix o. */
 void ed_attend(EdRun *run, EdWorker *me, const EdView *view);
 
 /* piece.c: some queries of one kv head over some chunks of their paths. */

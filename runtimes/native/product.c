@@ -109,17 +109,37 @@ static void plain_pair(const EdRun *run, const EdProducts *p, const EdTarget *to
     }
 }
 
+void ed_columns(const EdRun *run, const EdProducts *p, int target, int column, int count, int group,
+                float *to, size_t stride)
+{
+    const EdTarget *from = &p->targets[target];
+    const EdMatrix *m = from->matrix;
+    int rows = rows_in(p->rows, group), end = (column + count + 15) / 16;
+    float out[ED_GROUP * ED_PAIR];
+    for (int tile = column / 16; tile < end; tile += 2, to += ED_PAIR) {
+        int width = tile + 1 < end ? 32 : 16;
+        const EdTile both[2] = {tile_of(run->model, m, tile, 2),
+                                tile_of(run->model, m, ed_least(tile + 1, end - 1), 2)};
+        multiply(run, p, m, both, group, out);
+        if (from->bias)
+            finish(run, p, from, 16 * tile, width, rows, out);
+        run->kernels->put_rows(out, width, rows, to, stride);
+    }
+}
+
 static void plain(EdRun *run, EdWorker *me, const EdProducts *p)
 {
+    EdProducts mine = *p;
     int ends[3] = {0}, all = 0;
     for (int i = 0; i < p->count; i++)
         ends[i] = all += (tiles(p->targets[i].matrix) + 1) / 2;
     while (ed_team_take(me, 1, all)) {
+        ed_entered(run, me, &mine);
         for (int i = me->next; i < me->end; i++) {
             int which = 0;
             while (i >= ends[which])
                 which++;
-            plain_pair(run, p, &p->targets[which], which ? i - ends[which - 1] : i);
+            plain_pair(run, &mine, &p->targets[which], which ? i - ends[which - 1] : i);
         }
     }
 }
@@ -187,11 +207,14 @@ static void packed_block(const EdRun *run, const EdProducts *p, int block)
 
 void ed_products(EdRun *run, EdWorker *me, const EdProducts *p)
 {
+    EdProducts mine = *p;
     if (p->finish == ED_PUT || p->finish == ED_ADD) {
         plain(run, me, p);
         return;
     }
-    while (ed_team_take(me, 1, ed_blocks(p->next)))
+    while (ed_team_take(me, 1, ed_blocks(p->next))) {
+        ed_entered(run, me, &mine);
         for (int i = me->next; i < me->end; i++)
-            packed_block(run, p, i);
+            packed_block(run, &mine, i);
+    }
 }

@@ -52,11 +52,9 @@ static void read_layer(EdRun *run, EdWorker *me, const EdAttention *la, const Ed
 {
     EdProducts two = ed_product_of(run, 0, ED_PUT);
     EdView view = {.spec = la, .store = store};
-    int stride = run->session->widths.keys;
-    ed_into(&two, run->model, &la->k, la->k_bias, run->buffers->k, stride);
-    ed_into(&two, run->model, &la->v, la->v_bias, run->buffers->v, stride);
-    ed_products(run, me, &two);
-    ed_heads(run, me, &view, la->kv_heads, 0);
+    ed_into(&two, run->model, &la->k, la->k_bias, NULL, 0);
+    ed_into(&two, run->model, &la->v, la->v_bias, NULL, 0);
+    ed_heads(run, me, &view, &two, ED_KEYS);
 }
 
 /* Rows are packed once for all layers whose blocks are alike. */

@@ -30,26 +30,44 @@ static EdView cross_view(const EdRun *run, int layer)
         .whole = {.prefix = rows},
         .common = rows,
         .reach = rows,
-        .late = 1,
     };
 }
 
-static void attention(EdProgram *p, EdWorker *me, const EdView *view, EdFinish finish, float *out)
+/* Rows on their way into the stack's matrices; few of them enter in the phase that reads them. */
+static void enter(EdProgram *p, EdWorker *me, const EdEntry *entry)
+{
+    p->entry = *entry;
+    if (ed_are_few(&p->run, entry->rows))
+        ed_settle(p, me);
+    else
+        ed_enter(p, me, entry);
+}
+
+/* The products of what entered. */
+static EdProducts products_of(const EdProgram *p, EdFinish finish)
+{
+    EdProducts products = ed_product_of(&p->run, 0, finish);
+    products.rows = p->entry.rows;
+    if (ed_are_few(&p->run, products.rows)) {
+        products.from = NULL;
+        products.entry = &p->entry;
+    }
+    return products;
+}
+
+static void attention(EdProgram *p, EdWorker *me, const EdView *view, EdHeads what, EdFinish finish,
+                      float *out)
 {
     EdRun *run = &p->run;
     const EdAttention *la = view->spec;
-    const EdWidths *w = &run->session->widths;
-    EdProducts first = ed_product_of(run, 0, ED_PUT), last = ed_product_of(run, 1, finish);
-    ed_into(&first, run->model, &la->q, la->q_bias, run->buffers->q, w->queries);
-    ed_into(&last, run->model, &la->o, la->o_bias, out, w->dim);
-    if (view->late) {
-        ed_products(run, me, &first);
-    } else {
-        ed_into(&first, run->model, &la->k, la->k_bias, run->buffers->k, w->keys);
-        ed_into(&first, run->model, &la->v, la->v_bias, run->buffers->v, w->keys);
-        ed_products(run, me, &first);
-        ed_heads(run, me, view, la->kv_heads, la->heads);
+    EdProducts first = products_of(p, ED_PUT), last = ed_product_of(run, 1, finish);
+    ed_into(&first, run->model, &la->q, la->q_bias, NULL, 0);
+    ed_into(&last, run->model, &la->o, la->o_bias, out, run->session->widths.dim);
+    if (what == ED_ALL_HEADS) {
+        ed_into(&first, run->model, &la->k, la->k_bias, NULL, 0);
+        ed_into(&first, run->model, &la->v, la->v_bias, NULL, 0);
     }
+    ed_heads(run, me, view, &first, what);
     ed_attend(run, me, view);
     ed_products(run, me, &last);
 }
@@ -59,7 +77,7 @@ static void mlp(EdProgram *p, EdWorker *me, int layer, EdFinish finish, float *o
     EdRun *run = &p->run;
     const EdLayer *la = &run->model->layers[layer];
     const EdWidths *w = &run->session->widths;
-    EdProducts wide = ed_product_of(run, 0, la->gate.weight ? ED_GATE : ED_ACTIVATE);
+    EdProducts wide = products_of(p, la->gate.weight ? ED_GATE : ED_ACTIVATE);
     EdProducts down = ed_product_of(run, 1, finish);
     wide.activation = la->activation;
     wide.next = &la->down;
@@ -72,9 +90,9 @@ static void mlp(EdProgram *p, EdWorker *me, int layer, EdFinish finish, float *o
     ed_products(run, me, &down);
 }
 
-static void enter(EdProgram *p, EdWorker *me, const EdNorm *norm, const EdMatrix *like)
+static void enter_all(EdProgram *p, EdWorker *me, const EdNorm *norm, const EdMatrix *like)
 {
-    ed_enter(p, me, &(EdEntry){.rows = p->run.rows, .norm = norm, .like = like});
+    enter(p, me, &(EdEntry){.rows = p->run.rows, .norm = norm, .like = like});
 }
 
 /* What norms a part of a layer has before or after it, and what it leaves pending. */
@@ -99,16 +117,16 @@ static void run_layer(EdProgram *p, EdWorker *me, int layer)
     int parallel = la->norm_order == ED_PARALLEL;
     EdFinish finish = sandwich ? ED_PUT : ED_ADD;
     EdView own = own_view(&p->run, layer);
-    enter(p, me, post ? NULL : &la->attention_norm, &la->own.q);
-    attention(p, me, &own, parallel ? ED_PUT : finish, sandwich || parallel ? y : x);
+    enter_all(p, me, post ? NULL : &la->attention_norm, &la->own.q);
+    attention(p, me, &own, ED_ALL_HEADS, parallel ? ED_PUT : finish, sandwich || parallel ? y : x);
     leave(p, la, &la->attention_norm, &la->attention_post_norm);
     if (la->cross.q.weight) {
         EdView cross = cross_view(&p->run, layer);
-        enter(p, me, post ? NULL : &la->cross_norm, &la->cross.q);
-        attention(p, me, &cross, finish, sandwich || parallel ? y : x);
+        enter_all(p, me, post ? NULL : &la->cross_norm, &la->cross.q);
+        attention(p, me, &cross, ED_QUERIES_ONLY, finish, sandwich || parallel ? y : x);
         leave(p, la, &la->cross_norm, &la->cross_post_norm);
     }
-    enter(p, me, post ? NULL : &la->mlp_norm, &la->up);
+    enter_all(p, me, post ? NULL : &la->mlp_norm, &la->up);
     p->pending = parallel ? ED_ADD_Y : ED_NOTHING;
     mlp(p, me, layer, finish, sandwich ? y : x);
     leave(p, la, &la->mlp_norm, &la->mlp_post_norm);
@@ -134,17 +152,17 @@ static void head(EdProgram *p, EdWorker *me)
 {
     EdRun *run = &p->run;
     const EdModelSpec *spec = &run->model->spec;
-    EdProducts logits = ed_product_of(run, 0, ED_PUT);
+    EdProducts logits;
     EdEntry entry = {.rows = run->input->head_count,
                      .which = run->input->head_rows,
                      .norm = spec->final_norm.kind ? &spec->final_norm : NULL,
                      .like = &spec->head};
-    logits.rows = entry.rows;
+    enter(p, me, &entry);
+    logits = products_of(p, ED_PUT);
     logits.scale = spec->head_scale;
     logits.softcap = spec->head_softcap;
     ed_into(&logits, run->model, &spec->head, spec->head_bias, run->buffers->logits,
             ed_padded(spec->vocab, 16));
-    ed_enter(p, me, &entry);
     ed_products(run, me, &logits);
 }
 

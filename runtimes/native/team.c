@@ -11,7 +11,6 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
 
 /* How long a thread waits for the next run before it sleeps, and between two looks at the clock. */
@@ -37,6 +36,7 @@ struct EdTeam {
     int asked, started, phases;
     uint32_t run;
     pthread_t *threads;
+    void *memory;  /* in which the counts lie */
     Count *counts; /* of each phase: the pieces done, then those that each member has given out */
     pthread_mutex_t busy, lock;
     pthread_cond_t wake;
@@ -102,13 +102,18 @@ static void watch_forks(void)
     pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
-static Count *new_counts(int threads, int phases)
+/* Zeros, of which only those that are used take memory. */
+static int renew_counts(EdTeam *team, int phases)
 {
-    size_t size = (size_t)phases * (size_t)(threads + 1) * sizeof(Count);
-    Count *counts = aligned_alloc(64, size);
-    if (counts)
-        memset(counts, 0, size);
-    return counts;
+    size_t count = (size_t)phases * (size_t)(team->asked + 1);
+    void *memory = calloc(count + 1, sizeof(Count));
+    if (!memory)
+        return -1;
+    free(team->memory);
+    team->memory = memory;
+    team->counts = (Count *)(((uintptr_t)memory + 63) / 64 * 64);
+    team->phases = phases;
+    return 0;
 }
 
 EdTeam *ed_team_open(int threads, int phases)
@@ -116,12 +121,11 @@ EdTeam *ed_team_open(int threads, int phases)
     EdTeam *team = aligned_alloc(64, sizeof *team);
     if (!team)
         return NULL;
-    *team = (EdTeam){.asked = threads, .phases = phases};
+    *team = (EdTeam){.asked = threads};
     team->threads = calloc((size_t)threads, sizeof *team->threads);
-    team->counts = new_counts(threads, phases);
-    if (!team->threads || !team->counts) {
+    if (!team->threads || renew_counts(team, phases)) {
         free(team->threads);
-        free(team->counts);
+        free(team->memory);
         free(team);
         return NULL;
     }
@@ -141,17 +145,12 @@ int ed_team_size(const EdTeam *team)
 
 int ed_team_widen(EdTeam *team, int phases)
 {
-    Count *counts = NULL;
+    int status = 0;
     pthread_mutex_lock(&team->busy);
     if (phases > team->phases)
-        counts = new_counts(team->asked, phases);
-    if (counts) {
-        free(team->counts);
-        team->counts = counts;
-        team->phases = phases;
-    }
+        status = renew_counts(team, phases);
     pthread_mutex_unlock(&team->busy);
-    return team->phases < phases ? -1 : 0;
+    return status;
 }
 
 /* Spin for a while, then let others use the core. */
@@ -393,6 +392,6 @@ void ed_team_close(EdTeam *team)
             pthread_join(team->threads[i], NULL);
     }
     free(team->threads);
-    free(team->counts);
+    free(team->memory);
     free(team);
 }
