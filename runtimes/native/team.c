@@ -20,7 +20,7 @@
 #define SPINS_PER_YIELD 4096
 
 /* Of what is left of a part, this share is taken at once. */
-#define SHARES 4
+#define SHARES 2
 
 /* Added to the number of members at work when a run takes no more of them. */
 #define CLOSED (1 << 30)
