@@ -1,4 +1,5 @@
-/* Rows entering the model: embeddings, positions, and the norm of the embedding. */
+/* Rows entering the model: embeddings, positions, and the norm of the embedding; and the angles of
+ * their rotary positions. */
 #include <string.h>
 
 #include "half.h"
@@ -67,9 +68,28 @@ static void enter(EdRun *run, int row, float *x)
         ed_normalise(run, &spec->embed_norm, spec->dim, x);
 }
 
-void ed_embed(EdRun *run, EdWorker *me)
+/* Cosines and sines [rows][pairs] of each rope, one after the other. */
+static void turn(const EdRun *run, int row)
 {
-    while (ed_team_take(me, 1, run->rows))
-        for (int row = me->next; row < me->end; row++)
-            enter(run, row, run->buffers->x + (size_t)row * (size_t)run->session->widths.dim);
+    const EdModel *model = run->model;
+    size_t pairs = (size_t)run->session->widths.pairs;
+    for (int i = 0; i < model->spec.ropes; i++) {
+        const EdRope *rope = &model->ropes[i];
+        size_t at = ((size_t)i * (size_t)run->rows + (size_t)row) * pairs;
+        run->kernels->turn((const double *)(model->data + rope->frequencies),
+                           run->input->positions[row], rope->magnitude, rope->pairs,
+                           run->buffers->cosines + at, run->buffers->sines + at);
+    }
+}
+
+void ed_embed(EdRun *run, EdWorker *me, int turned)
+{
+    while (ed_team_take(me, 1, turned ? 2 * run->rows : run->rows)) {
+        for (int i = me->next; i < me->end; i++) {
+            if (i < run->rows)
+                enter(run, i, run->buffers->x + (size_t)i * (size_t)run->session->widths.dim);
+            else
+                turn(run, i - run->rows);
+        }
+    }
 }

@@ -4,6 +4,7 @@
 
 #include "kernels.h"
 
+#include "angles.h"
 #include "maths.h"
 #include "rowwise.h"
 #include "products.h"
@@ -28,6 +29,7 @@ const EdKernels ED_TABLE = {
     .gate_rows = gate_rows,
     .put_rows = put_rows,
     .add_rows = add_rows,
+    .turn = turn,
     .rotate = rotate,
     .from_sums = from_sums,
     .to_half = to_half,

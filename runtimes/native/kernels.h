@@ -96,6 +96,9 @@ typedef struct {
     /* to = x, or to += x, over `width` (16 or 32) of the 32. */
     void (*put_rows)(const float *x, int width, int rows, float *to, size_t stride);
     void (*add_rows)(const float *x, int width, int rows, float *to, size_t stride);
+    /* Cosines and sines [pairs] of position * frequencies [pairs], times a magnitude. */
+    void (*turn)(const double *frequencies, int position, double magnitude, int pairs,
+                 float *cosines, float *sines);
     /* Turn the pairs of one head; cos and sin [pairs]. */
     void (*rotate)(float *x, const float *cosine, const float *sine, int pairs, int interleaved);
     /* y = sums * factor * by; by may be NULL. */

@@ -179,9 +179,6 @@ void ed_stores_move(const EdStores *stores, const int32_t *from, const int32_t *
 /* source.c: gives up the session's share. */
 void ed_source_drop(EdSession *session);
 
-/* rotary.c: cosines and sines [rows][pairs] of each rope, one after the other. */
-void ed_rotary(EdRun *run, EdWorker *me);
-
 /* What is still to be done to the stream x before the next part of a layer reads it. */
 typedef enum { ED_NOTHING, ED_ADD_Y, ED_NORM_AND_ADD, ED_NORM_IN_PLACE } EdPending;
 
@@ -202,8 +199,8 @@ typedef struct {
     EdEntry entry; /* the latest */
 } EdProgram;
 
-/* embed.c */
-void ed_embed(EdRun *run, EdWorker *me);
+/* embed.c: rows enter and, if they are `turned`, get the angles of their positions. */
+void ed_embed(EdRun *run, EdWorker *me, int turned);
 
 /* product.c: packed rows times one or more matrices of the same inputs. What ED_ACTIVATE and
  * ED_GATE make is packed for the matrix `next`. */

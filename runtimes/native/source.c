@@ -64,7 +64,7 @@ static void read_rows(void *work, EdWorker *me)
     EdProgram p = {.run = reading->run};
     const EdModelSpec *spec = &p.run.model->spec;
     int block = 0;
-    ed_embed(&p.run, me);
+    ed_embed(&p.run, me, 0);
     for (int i = 0; i < spec->layers; i++) {
         const EdAttention *la = &p.run.model->layers[i].cross;
         if (!la->q.weight)

@@ -171,9 +171,7 @@ static void run_step(void *work, EdWorker *me)
 {
     EdProgram p = {.run = *(const EdRun *)work};
     const EdStep *step = p.run.input;
-    if (p.run.model->spec.ropes)
-        ed_rotary(&p.run, me);
-    ed_embed(&p.run, me);
+    ed_embed(&p.run, me, p.run.model->spec.ropes > 0);
     for (int i = 0; i < step->range_count; i++) {
         for (int layer = step->ranges[2 * i]; layer < step->ranges[2 * i + 1]; layer++) {
             show(&p, me, layer);

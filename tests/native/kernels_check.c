@@ -145,6 +145,30 @@ static void check_norm(int choice)
     free(parts);
 }
 
+static void check_turn(void)
+{
+    int pairs = between(1, 64), position = between(0, 1 << 20);
+    size_t size = sizeof(float) * (size_t)pairs;
+    double *frequencies = room(sizeof(double) * (size_t)pairs), magnitude = 1.0 + even();
+    float *cosine[2] = {floats(pairs), floats(pairs)}, *sine[2] = {floats(pairs), floats(pairs)};
+    for (int i = 0; i < pairs; i++)
+        frequencies[i] = even();
+    plain->turn(frequencies, position, magnitude, pairs, cosine[0], sine[0]);
+    under_test->turn(frequencies, position, magnitude, pairs, cosine[1], sine[1]);
+    same("turn, cosines", cosine[1], cosine[0], size);
+    same("turn, sines", sine[1], sine[0], size);
+    for (int i = 0; i < pairs; i++) {
+        double angle = position * frequencies[i];
+        near("turn", cosine[0][i], magnitude * cos(angle), 2e-7);
+        near("turn", sine[0][i], magnitude * sin(angle), 2e-7);
+    }
+    free(frequencies);
+    for (int i = 0; i < 2; i++) {
+        free(cosine[i]);
+        free(sine[i]);
+    }
+}
+
 static void check_rotate(int interleaved)
 {
     int pairs = between(1, 64);
@@ -302,6 +326,7 @@ static void check_all(void)
         check_quantise_rows();
         for (int way = 0; way < 2 + 1 + ED_RELU; way++)
             check_rows(way);
+        check_turn();
         check_rotate(time % 2);
         check_narrow();
         check_largest();
