@@ -224,8 +224,8 @@ typedef struct {
     float scale, softcap;
 } EdProducts;
 
-/* enter.c: rows enter by a phase of their own or, if they are few, by each thread for itself as
- * soon as it has a piece of the products (`ed_entered`); returns what the products read. */
+/* enter.c: rows enter in a phase of their own or, if they are few, with each thread for itself once
+ * it has a piece of the products, which then read what it has packed (`ed_entered`). */
 void ed_settle(EdProgram *program, EdWorker *me);
 void ed_enter(EdProgram *program, EdWorker *me, const EdEntry *entry);
 int ed_are_few(const EdRun *run, int rows);
