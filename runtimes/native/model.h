@@ -259,8 +259,8 @@ static inline void ed_into(EdProducts *p, const EdModel *model, const EdMatrix *
     p->targets[p->count++] = (EdTarget){matrix, ed_floats(model, bias), out, stride};
 }
 
-/* heads.c: products with q, k and v, with q alone, or with k and v; from k and v to the store, row i
- * at the trunk + its handle, from q to queries. */
+/* heads.c: products with q, k and v, with q alone, or with k and v; from k and v to the store, row
+ * i at the trunk + its handle, from q to queries. */
 typedef enum { ED_ALL_HEADS, ED_QUERIES_ONLY, ED_KEYS } EdHeads;
 
 void ed_heads(EdRun *run, EdWorker *me, const EdView *view, const EdProducts *products,

@@ -311,7 +311,7 @@ static int take_from(EdWorker *me, int member, Count *count, int share, int all)
 {
     const EdTeam *team = me->team;
     int first = first_of(team, member, all), size = first_of(team, member + 1, all) - first;
-    unsigned long long seen;
+    unsigned long long seen, then;
     if (!size)
         return 0;
     seen = atomic_load_explicit(&count->pieces, memory_order_relaxed);
@@ -321,7 +321,8 @@ static int take_from(EdWorker *me, int member, Count *count, int share, int all)
             return 0;
         part = part > share ? part : share;
         part = part < size - next ? part : size - next;
-        if (atomic_compare_exchange_weak_explicit(&count->pieces, &seen, as_count(team, next + part),
+        then = as_count(team, next + part);
+        if (atomic_compare_exchange_weak_explicit(&count->pieces, &seen, then,
                                                   memory_order_relaxed, memory_order_relaxed)) {
             me->next = first + next;
             me->end = me->next + part;
