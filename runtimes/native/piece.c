@@ -251,8 +251,10 @@ static void gathered_chunk(EdPiece *piece, int chunk)
 /* How many rows of a chunk the queries see at most, if all see them where they lie; else 0. */
 static int seen_in_place(const EdPiece *piece, int chunk)
 {
-    int most = is_tail(piece, chunk) ? 0 : ED_CHUNK;
-    for (int q = 0; most < ED_CHUNK && q < ed_least(piece->count, piece->run->rows); q++) {
+    int rows = ed_least(piece->count, piece->run->rows), most = 0;
+    if (!is_tail(piece, chunk))
+        return ED_CHUNK;
+    for (int q = 0; q < rows; q++) {
         const EdSight *sight = sight_of(piece, q);
         int here = straight(sight, chunk);
         if (here < ED_CHUNK && sight->extra_count)
