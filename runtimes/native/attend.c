@@ -12,6 +12,8 @@
 #define MANY_SPANS 2
 /* Pieces of fewer queries are not worth their keys. */
 #define FEW_QUERIES 4
+/* Queries whose spans are joined together, a multiple of 16. */
+#define JOINED 16
 
 typedef struct {
     int queries, blocks, per_block; /* of one kv head */
@@ -39,10 +41,16 @@ static int first_chunk(const EdRun *run, const EdView *view)
     return chunk;
 }
 
+/* What one span gives the queries of one head. */
+static size_t part_floats(int queries, int dim)
+{
+    return 2 * (size_t)ed_padded(queries, 16) + (size_t)queries * (size_t)dim;
+}
+
 static size_t partial_floats(const EdAttention *la, const Plan *plan)
 {
-    size_t width = (size_t)ed_padded(la->head_dim, 16) + 16;
-    return (size_t)(la->kv_heads * plan->queries) * (size_t)(plan->end - plan->first) * width;
+    return (size_t)la->kv_heads * (size_t)(plan->end - plan->first) *
+           part_floats(plan->queries, ed_padded(la->head_dim, 16));
 }
 
 /* A piece has all rows of some heads or, with many rows, some of them: so threads do not write the
@@ -53,11 +61,18 @@ static void share_queries(Plan *plan, int rows, int heads)
     plan->blocks = (plan->queries + plan->per_block - 1) / plan->per_block;
 }
 
+/* Heads whose rows are one piece: as equal parts of a group as can be; 0: not even one. */
+static int heads_at_once(int group, int rows)
+{
+    int most = ED_QUERIES / rows, parts = most ? (group + most - 1) / most : 0;
+    return parts ? (group + parts - 1) / parts : 0;
+}
+
 static Plan plan_of(const EdRun *run, const EdView *view, int threads)
 {
     const EdAttention *la = view->spec;
     int group = la->heads / la->kv_heads;
-    int heads = ed_least(group, run->rows < ED_QUERIES ? ED_QUERIES / run->rows : 0);
+    int heads = heads_at_once(group, run->rows);
     Plan plan = {.queries = run->rows * group, .per_block = ED_QUERIES};
     plan.chunk = first_chunk(run, view);
     plan.first = plan.chunk / ED_SPAN;
@@ -66,23 +81,30 @@ static Plan plan_of(const EdRun *run, const EdView *view, int threads)
     plan.shared = threads > 1 && la->kv_heads * plan.blocks < 4 * threads &&
                   plan.end - plan.first >= MANY_SPANS &&
                   partial_floats(la, &plan) <= run->buffers->partial_floats;
-    while (!plan.shared && heads > 1 && heads / 2 * run->rows >= FEW_QUERIES &&
+    while (threads > 1 && !plan.shared && heads > 1 && heads / 2 * run->rows >= FEW_QUERIES &&
            la->kv_heads * plan.blocks < 4 * threads)
         share_queries(&plan, run->rows, heads /= 2);
     return plan;
 }
 
-static EdPiece piece_of(EdRun *run, EdWorker *me, const EdView *view, const Plan *plan, int number)
+static EdPiece piece_at(EdRun *run, EdWorker *me, const EdView *view, int head, int first)
 {
     EdPiece piece = {
         .run = run,
         .view = view,
-        .head = number / plan->blocks,
-        .first = number % plan->blocks * plan->per_block,
+        .head = head,
+        .first = first,
         .dim = view->store->dim,
     };
-    piece.count = ed_least(plan->per_block, plan->queries - piece.first);
     ed_piece_place(&piece, run->buffers->scratch + (size_t)me->index * run->buffers->scratch_size);
+    return piece;
+}
+
+static EdPiece piece_of(EdRun *run, EdWorker *me, const EdView *view, const Plan *plan, int number)
+{
+    EdPiece piece = piece_at(run, me, view, number / plan->blocks,
+                             number % plan->blocks * plan->per_block);
+    piece.count = ed_least(plan->per_block, plan->queries - piece.first);
     return piece;
 }
 
@@ -90,7 +112,7 @@ static EdPiece piece_of(EdRun *run, EdWorker *me, const EdView *view, const Plan
 static int end_of(const EdPiece *piece)
 {
     int rows = 0;
-    for (int q = 0; q < piece->count; q++) {
+    for (int q = 0; q < ed_least(piece->count, piece->run->rows); q++) {
         const EdSight *sight = ed_sight(piece->view, (piece->first + q) % piece->run->rows);
         int length = sight->prefix + sight->extra_count;
         rows = length > rows ? length : rows;
@@ -126,7 +148,7 @@ static void put_out(const EdRun *run, const EdAttention *la, int head, int query
 static void begin(const EdParts *parts, int lines, int dim)
 {
     memset(parts->mixed, 0, (size_t)(lines * dim) * sizeof *parts->mixed);
-    for (int q = 0; q < lines; q++) {
+    for (int q = 0; q < ed_padded(lines, 16); q++) {
         parts->sums[q] = 0.0f;
         parts->largest[q] = -INFINITY;
     }
@@ -137,11 +159,17 @@ static void run_span(EdPiece *piece, int span, int first, int end)
 {
     int chunk = span * ED_SPAN > first ? span * ED_SPAN : first;
     end = ed_least(end, span * ED_SPAN + ED_SPAN);
+    begin(&piece->chunk, piece->count, 0);
     begin(&piece->span, piece->count, piece->dim);
-    for (; chunk < end; chunk++) {
+    for (; chunk < end; chunk++)
         ed_piece_chunk(piece, chunk);
-        piece->run->kernels->join(&piece->span, &piece->chunk, piece->count, piece->dim);
-    }
+}
+
+static void put_piece(EdRun *run, const EdPiece *piece)
+{
+    for (int q = 0; q < piece->count; q++)
+        put_out(run, piece->view->spec, piece->head, piece->first + q,
+                piece->total.mixed + q * piece->dim, piece->total.sums[q]);
 }
 
 static void whole_piece(EdRun *run, EdPiece *piece, const Plan *plan)
@@ -152,40 +180,39 @@ static void whole_piece(EdRun *run, EdPiece *piece, const Plan *plan)
         run_span(piece, span, plan->chunk, end);
         run->kernels->join(&piece->total, &piece->span, piece->count, piece->dim);
     }
-    for (int q = 0; q < piece->count; q++)
-        put_out(run, piece->view->spec, piece->head, piece->first + q,
-                piece->total.mixed + q * piece->dim, piece->total.sums[q]);
+    put_piece(run, piece);
 }
 
-static float *partial(const EdRun *run, const Plan *plan, int dim, int head, int query, int span)
+/* What one span gave the queries of a head, from the piece's first on. */
+static EdParts partial(const EdRun *run, const EdPiece *piece, const Plan *plan, int span)
 {
-    size_t line = (size_t)(head * plan->queries + query);
-    size_t at = line * (size_t)(plan->end - plan->first) + (size_t)(span - plan->first);
-    return run->buffers->partials + at * (size_t)(dim + 16);
+    size_t lines = (size_t)ed_padded(plan->queries, 16), first = (size_t)piece->first;
+    size_t at = (size_t)(piece->head * (plan->end - plan->first) + span - plan->first);
+    float *sums = run->buffers->partials + at * part_floats(plan->queries, piece->dim);
+    return (EdParts){sums + first, sums + lines + first,
+                     sums + 2 * lines + first * (size_t)piece->dim};
 }
 
 static void one_span(EdRun *run, EdPiece *piece, const Plan *plan, int span)
 {
+    EdParts to = partial(run, piece, plan, span);
+    piece->span.mixed = to.mixed;
     run_span(piece, span, plan->chunk, end_of(piece));
-    for (int q = 0; q < piece->count; q++) {
-        float *to = partial(run, plan, piece->dim, piece->head, piece->first + q, span);
-        to[0] = piece->span.sums[q];
-        to[1] = piece->span.largest[q];
-        memcpy(to + 16, piece->span.mixed + q * piece->dim, (size_t)piece->dim * sizeof *to);
-    }
+    memcpy(to.sums, piece->span.sums, (size_t)piece->count * sizeof *to.sums);
+    memcpy(to.largest, piece->span.largest, (size_t)piece->count * sizeof *to.largest);
 }
 
-static void join_spans(EdRun *run, const EdAttention *la, const Plan *plan, int head, int query)
+static void join_spans(EdRun *run, EdWorker *me, const EdView *view, const Plan *plan, int number)
 {
-    float total[ED_MOST_HEAD_DIM], sum = 0.0f, largest = -INFINITY;
-    const EdParts all = {&sum, &largest, total};
-    int dim = ed_padded(la->head_dim, 16);
-    memset(total, 0, (size_t)dim * sizeof *total);
+    int parts = (plan->queries + JOINED - 1) / JOINED;
+    EdPiece piece = piece_at(run, me, view, number / parts, number % parts * JOINED);
+    piece.count = ed_least(JOINED, plan->queries - piece.first);
+    begin(&piece.total, piece.count, piece.dim);
     for (int span = plan->first; span < plan->end; span++) {
-        float *part = partial(run, plan, dim, head, query, span);
-        run->kernels->join(&all, &(EdParts){part, part + 1, part + 16}, 1, dim);
+        EdParts part = partial(run, &piece, plan, span);
+        run->kernels->join(&piece.total, &part, piece.count, piece.dim);
     }
-    put_out(run, la, head, query, total, sum);
+    put_piece(run, &piece);
 }
 
 static void attend_piece(EdRun *run, EdWorker *me, const EdView *view, const Plan *plan, int number)
@@ -221,9 +248,9 @@ void ed_attend(EdRun *run, EdWorker *me, const EdView *view)
         for (int i = me->next; i < me->end; i++)
             attend_piece(run, me, view, &plan, i);
     if (plan.shared)
-        while (ed_team_take(me, 1, la->heads))
-            for (int i = me->next * run->rows; i < me->end * run->rows; i++)
-                join_spans(run, la, &plan, i / plan.queries, i % plan.queries);
+        while (ed_team_take(me, 1, la->kv_heads * ((plan.queries + JOINED - 1) / JOINED)))
+            for (int i = me->next; i < me->end; i++)
+                join_spans(run, me, view, &plan, i);
     if (!packs_itself(la))
         pack_mixed(run, me, la);
 }

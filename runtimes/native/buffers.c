@@ -114,8 +114,9 @@ static size_t partial_floats(const EdSession *session, const EdStep *step)
 {
     int keys = most(step->trunk + step->living, session->source ? session->source->rows : 0);
     size_t spans = (size_t)(keys + ED_SPAN * ED_CHUNK - 1) / (ED_SPAN * ED_CHUNK);
-    size_t floats = (size_t)step->rows * (size_t)session->widths.heads * spans *
-                    (size_t)(session->widths.head_dim + 16);
+    size_t heads = (size_t)session->widths.heads * spans; /* each with a multiple of 16 queries */
+    size_t floats =
+        heads * ((size_t)step->rows * (size_t)(session->widths.head_dim + 2) + 2 * 16);
     return floats <= MOST_PARTIALS ? floats : 0;
 }
 

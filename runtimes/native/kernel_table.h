@@ -1,4 +1,5 @@
 /* The functions of kernels.h over the lanes that were included before, as the table ED_TABLE. */
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -36,6 +37,8 @@ const EdKernels ED_TABLE = {
     .to_bytes = to_bytes,
     .weigh = weigh,
     .soft = soft,
+    .soft_bytes = soft_bytes,
+    .meet = meet,
     .join = join,
     .add_value = add_value,
     .largest = largest_of,

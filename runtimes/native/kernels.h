@@ -53,15 +53,31 @@ typedef struct {
     int stride, queries, inner, width, columns, head;
 } EdMixShape;
 
-/* b is fp16; inner is at most ED_MOST_HEAD_DIM. */
-typedef void EdMix(const EdMixShape *shape, const float *a, const uint16_t *b, float *out);
+/* How what one part of the keys gave joins what others gave before: by what each is multiplied, for
+ * each query. */
+typedef struct {
+    float before[ED_QUERIES], here[ED_QUERIES];
+} EdShares;
+
+/* b is fp16; inner is 1 to ED_MOST_HEAD_DIM. With shares: out = out * before + products * here.
+ */
+typedef void EdMix(const EdMixShape *shape, const float *a, const uint16_t *b,
+                   const EdShares *shares, float *out);
+
+/* What becomes of integers: numbers, times factors[q] and, unless it is NULL, by[j]; then as EdMix.
+ */
+typedef struct {
+    const float *factors, *by;
+    const EdShares *shares;
+} EdScaling;
 
 /* The same in integers -127..127: b is [inner / 4][width][4], inner a multiple of 4. sums[q]: -8
- * times the sum of a[q]; NULL: nothing in a is negative. */
+ * times the sum of a[q]; NULL: nothing in a is negative. out is int32 or, with a scaling, float. */
 typedef void EdMixBytes(const EdMixShape *shape, const int8_t *a, const int32_t *sums,
-                        const int8_t *b, int32_t *out);
+                        const int8_t *b, const EdScaling *scaling, void *out);
 
-/* What attention has of some keys, for some queries. */
+/* What attention has of some keys, for some queries: the weights' sums, the largest scores and the
+ * values mixed. The former two have room for a multiple of 16 queries. */
 typedef struct {
     float *sums, *largest, *mixed;
 } EdParts;
@@ -109,11 +125,17 @@ typedef struct {
     /* x * by as bytes, for 64 numbers of which none is negative. */
     float (*weigh)(const float *x, const float *by, int8_t *to);
 
-    /* exp(s - largest) of lines of 64 scores, in place; the sum and the largest of each are stored.
+    /* exp(s - largest) of lines of 64 scores, in place; the sum and the largest of each go to parts.
      * All -inf: all 0. */
-    void (*soft)(float *scores, int lines, float *sums, float *largest);
-    /* Sums, largest and mixed values [lines][width] of a part of the keys join those of the parts
-     * before. */
+    void (*soft)(float *scores, int lines, const EdParts *to);
+    /* The same, and `weigh` of each line: bytes [lines][64]. factors has room for a multiple of 16
+     * lines; scores are lost. */
+    void (*soft_bytes)(float *scores, int lines, const float *by, const EdParts *to, int8_t *bytes,
+                       float *factors);
+    /* Sums and largest of a part of the keys join those of the parts before; with what shares the
+     * mixed values do. Lines up to the next multiple of 16 are read and written. */
+    void (*meet)(const EdParts *before, const EdParts *part, int lines, EdShares *shares);
+    /* The same, and the mixed values [lines][width] join. */
     void (*join)(const EdParts *before, const EdParts *part, int lines, int width);
     /* mixed += weight * value */
     void (*add_value)(float *mixed, float weight, const uint16_t *value, int width);

@@ -90,6 +90,35 @@ static inline float vf_largest(Vf v)
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
+#define LANES_FOUR
+
+/* As vf_sum and vf_largest, lanes of four vectors side by side in one. */
+#define ED_HALVES(op, a, b) \
+    op(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee))
+#define ED_QUARTERS(op, a, b) \
+    op(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd))
+
+static inline void vf_store_firsts(float *to, Vf v)
+{
+    _mm_storeu_ps(to, _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, v)));
+}
+
+static inline void vf_sum4(const Vf v[4], float *to)
+{
+    Vf ab = ED_HALVES(_mm512_add_ps, v[0], v[1]), cd = ED_HALVES(_mm512_add_ps, v[2], v[3]);
+    Vf four = ED_QUARTERS(_mm512_add_ps, ab, cd);
+    Vf two = _mm512_add_ps(four, _mm512_permute_ps(four, 0x4e));
+    vf_store_firsts(to, _mm512_add_ps(two, _mm512_permute_ps(two, 0xb1)));
+}
+
+static inline void vf_largest4(const Vf v[4], float *to)
+{
+    Vf ab = ED_HALVES(_mm512_max_ps, v[0], v[1]), cd = ED_HALVES(_mm512_max_ps, v[2], v[3]);
+    Vf four = ED_QUARTERS(_mm512_max_ps, ab, cd);
+    Vf two = _mm512_max_ps(four, _mm512_permute_ps(four, 0x4e));
+    vf_store_firsts(to, _mm512_max_ps(two, _mm512_permute_ps(two, 0xb1)));
+}
+
 static inline Vi vi_load(const int32_t *from)
 {
     return _mm512_loadu_si512(from);
@@ -144,6 +173,13 @@ static inline void vf_store_half(uint16_t *to, Vf v)
 static inline void vi_store_bytes(int8_t *to, Vi v)
 {
     _mm_storeu_si128((__m128i *)to, _mm512_cvtepi32_epi8(v));
+}
+
+static inline void vi_store_bytes4(int8_t *to, const Vi v[4])
+{
+    const Vi order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    Vi all = _mm512_packs_epi16(_mm512_packs_epi32(v[0], v[1]), _mm512_packs_epi32(v[2], v[3]));
+    _mm512_storeu_si512(to, _mm512_permutexvar_epi32(order, all));
 }
 
 static inline Vb vb_load(const void *from)

@@ -9,13 +9,13 @@
 
 /* Smaller arguments give 0, so that a score of -inf weighs nothing. */
 #define ED_EXP_LOW -87.0f
+#define ED_EXP_BELOW -87.0000076f /* the next number */
 #define ED_EXP_HIGH 88.0f
 
 /* e^x to 3 units in the last place: 2^n * e^r with |r| <= ln 2 / 2. Adding 1.5 * 2^23 leaves n, as
  * an integer, in the lowest bits. */
-static inline Vf vf_exp(Vf x)
+ED_INLINE Vf exp_inside(Vf inside)
 {
-    Vf low = vf_set1(ED_EXP_LOW), inside = vf_max(vf_min(x, vf_set1(ED_EXP_HIGH)), low);
     Vf shift = vf_set1(12582912.0f), shifted = vf_fma(inside, vf_set1(1.44269504f), shift);
     Vf whole = vf_sub(shifted, shift), r, p;
     r = vf_fma(whole, vf_set1(-0.693359375f), inside);
@@ -25,7 +25,19 @@ static inline Vf vf_exp(Vf x)
     p = vf_fma(p, r, vf_set1(1.66666655e-1f));
     p = vf_fma(p, r, vf_set1(0.5f));
     p = vf_add(vf_fma(p, vf_mul(r, r), r), vf_set1(1.0f));
-    return vf_less(x, low, vf_set1(0.0f), vf_times_power(p, shifted));
+    return vf_times_power(p, shifted);
+}
+
+static inline Vf vf_exp(Vf x)
+{
+    Vf low = vf_set1(ED_EXP_LOW), inside = vf_max(vf_min(x, vf_set1(ED_EXP_HIGH)), low);
+    return vf_less(x, low, vf_set1(0.0f), exp_inside(inside));
+}
+
+/* The same for x <= 0; of what is not a number, 0. */
+static inline Vf vf_exp_fall(Vf x)
+{
+    return vf_less(vf_set1(ED_EXP_BELOW), x, exp_inside(x), vf_set1(0.0f));
 }
 
 /* 1 - 2 / (e^2x + 1), to 2e-7. */

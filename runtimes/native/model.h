@@ -276,8 +276,9 @@ typedef struct {
     int head, first, count, dim; /* kv head; queries; the store's width */
     float *scores, *live;
     EdParts chunk, span, total; /* the latest chunk; a span, and all spans, so far */
+    float *factors;
     int32_t *integers;
-    int8_t *weights;
+    int8_t *bytes, *spread; /* weights in the order of the path, and of a chunk of the store */
 } EdPiece;
 
 /* Chunks in which not every row sees every key. */
@@ -291,7 +292,7 @@ size_t ed_piece_size(const EdSession *session, int live_chunks);
 void ed_piece_place(EdPiece *piece, unsigned char *scratch);
 /* The scores of the keys at the end of the common ones and of the living ones. */
 void ed_piece_live(EdPiece *piece);
-/* scores, sums, largest and mixed of all queries for one chunk. */
+/* One chunk joins the span, for all queries. */
 void ed_piece_chunk(EdPiece *piece, int chunk);
 
 #endif

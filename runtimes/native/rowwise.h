@@ -189,6 +189,12 @@ static float to_bytes(const float *x, int count, int8_t *to)
     return scale;
 }
 
+/* Of numbers that are not negative, the largest times factor being 127. */
+ED_INLINE Vi weight_byte(Vf x, Vf factor)
+{
+    return vi_from_vf(vf_min(vf_mul(x, factor), vf_set1(127.0f)));
+}
+
 static float weigh(const float *x, const float *by, int8_t *to)
 {
     Vf v[4], factor;
@@ -198,7 +204,7 @@ static float weigh(const float *x, const float *by, int8_t *to)
     most = vf_largest(vf_max(vf_max(v[0], v[1]), vf_max(v[2], v[3])));
     factor = vf_set1(most > ED_TINY ? 127.0f / most : 0.0f);
     for (int i = 0; i < 4; i++)
-        vi_store_bytes(to + 16 * i, to_range(vf_mul(v[i], factor)));
+        vi_store_bytes(to + 16 * i, weight_byte(v[i], factor));
     return most > ED_TINY ? most / 127.0f : 0.0f;
 }
 

@@ -6,6 +6,7 @@
 #define ED_TARGET_H
 
 /* All headers stand before ED_TARGET: clang would give their functions the target as well. */
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>

@@ -4,6 +4,7 @@
  */
 #include "kernels_check.h"
 #include "kernels_products.h"
+#include "kernels_softmax.h"
 #include "maths.h"
 
 /* ---- Functions of one row ---- */

@@ -1,4 +1,4 @@
-/* Checks of the matrix products, the products of attention and its softmax, for kernels_check.c. */
+/* Checks of the matrix products and the products of attention, for kernels_check.c. */
 #ifndef KERNELS_PRODUCTS_H
 #define KERNELS_PRODUCTS_H
 
@@ -202,6 +202,41 @@ static void check_rest(const char *function, const EdMixShape *s, const void *ou
         same(function, a + line * (size_t)q + used, b + line * (size_t)q + used, line - used);
 }
 
+static EdShares shares_of(int queries)
+{
+    EdShares shares = {.here = {0.0f}};
+    for (int q = 0; q < queries; q++) {
+        shares.before[q] = even() + 1.0f;
+        shares.here[q] = between(0, 3) ? even() + 1.0f : 0.0f;
+    }
+    return shares;
+}
+
+/* What is mixed joins what was there, by the rule that the plain set follows. */
+static void check_joined(const char *function, const EdMixShape *s, const EdShares *shares,
+                         const float *before, const float *mixed, const float *got)
+{
+    for (int q = 0; q < s->queries; q++)
+        for (int w = 0; w < s->columns; w++) {
+            int i = q * s->width + w;
+            float want = fmaf(before[i], shares->before[q], mixed[i] * shares->here[q]);
+            near(function, got[i] == want, 1, 0.0);
+        }
+    check_rest(function, s, got, before);
+}
+
+static void check_mix_joined(const EdMixShape *s, const float *a, const uint16_t *b,
+                             const float *before)
+{
+    EdShares shares = shares_of(s->queries);
+    float *mixed = copy(before, out_size(s)), *got = copy(before, out_size(s));
+    plain->mix(s, a, b, NULL, mixed);
+    under_test->mix(s, a, b, &shares, got);
+    check_joined("mix: joined", s, &shares, before, mixed, got);
+    free(mixed);
+    free(got);
+}
+
 static void check_mix(int queries, int inner)
 {
     EdMixShape s = mix_shape(queries, inner, inner + between(0, 5));
@@ -210,10 +245,11 @@ static void check_mix(int queries, int inner)
     uint16_t *b = halves((inner - 1) * s.width + s.columns, between(0, 3) ? 2.0f : 1e-6f);
     want = copy(before, out_size(&s));
     got = copy(before, out_size(&s));
-    plain->mix(&s, a, b, want);
-    under_test->mix(&s, a, b, got);
+    plain->mix(&s, a, b, NULL, want);
+    under_test->mix(&s, a, b, NULL, got);
     same("mix", got, want, out_size(&s));
     check_rest("mix: other columns", &s, got, before);
+    check_mix_joined(&s, a, b, before);
     for (int time = 0; time < 4; time++) {
         int q = between(0, queries - 1), w = between(0, s.columns - 1);
         double sum = 0.0, most = 1e-35;
@@ -246,6 +282,29 @@ static int32_t *sums_of(const EdMixShape *s, int8_t *a, int positive)
     return sums;
 }
 
+/* The integers as numbers, and these joined to what was there. */
+static void check_scaled(const EdMixShape *s, const int8_t *a, const int32_t *sums, const int8_t *b,
+                         const float *before, const int32_t *integers)
+{
+    EdShares shares = shares_of(s->queries);
+    float *factors = numbers(s->queries), *by = numbers(s->width);
+    float *want = copy(before, out_size(s)), *got = copy(before, out_size(s));
+    under_test->mix_bytes(s, a, sums, b, &(EdScaling){factors, by, NULL}, got);
+    for (int q = 0; q < s->queries; q++)
+        plain->from_sums(integers + q * s->width, factors[q], by, s->columns, want + q * s->width);
+    same("mix_bytes: scaled", got, want, out_size(s));
+    for (int q = 0; q < s->queries; q++)
+        plain->from_sums(integers + q * s->width, factors[q], NULL, s->columns,
+                         want + q * s->width);
+    memcpy(got, before, out_size(s));
+    under_test->mix_bytes(s, a, sums, b, &(EdScaling){factors, NULL, &shares}, got);
+    check_joined("mix_bytes: joined", s, &shares, before, want, got);
+    free(factors);
+    free(by);
+    free(want);
+    free(got);
+}
+
 static void check_mix_bytes(int queries, int inner, int positive)
 {
     EdMixShape s = mix_shape(queries, inner, inner + 4 * between(0, 2));
@@ -255,10 +314,11 @@ static void check_mix_bytes(int queries, int inner, int positive)
     float *before = numbers(queries * s.width);
     want = copy(before, out_size(&s));
     got = copy(before, out_size(&s));
-    plain->mix_bytes(&s, a, sums, b, want);
-    under_test->mix_bytes(&s, a, sums, b, got);
+    plain->mix_bytes(&s, a, sums, b, NULL, want);
+    under_test->mix_bytes(&s, a, sums, b, NULL, got);
     same("mix_bytes", got, want, out_size(&s));
     check_rest("mix_bytes: other columns", &s, got, before);
+    check_scaled(&s, a, sums, b, before, want);
     for (int time = 0; time < 4; time++) {
         int q = between(0, queries - 1), w = between(0, s.columns - 1), sum = 0;
         for (int i = 0; i < inner; i++)
@@ -283,97 +343,6 @@ static void check_mixes(void)
     check_mix(1, ED_MOST_HEAD_DIM);
     check_mix(ED_QUERIES, ED_MOST_HEAD_DIM);
     check_mix_bytes(ED_QUERIES, ED_MOST_HEAD_DIM, 0);
-}
-
-/* ---- Softmax ---- */
-
-/* Lines of 64, of which some are hidden wholly. */
-static float *scores(int count)
-{
-    float *x = floats(count), size = between(0, 1) ? 3.0f : 60.0f;
-    int hidden = 0, steps = between(0, 3) == 0; /* steps: -87 is where exp ends */
-    for (int i = 0; i < count; i++) {
-        if (i % ED_CHUNK == 0)
-            hidden = between(0, 3);
-        x[i] = steps ? -29.0f * (float)between(0, 5) : even() * size;
-        if (hidden == 3 || (hidden && between(0, 2)))
-            x[i] = -INFINITY;
-    }
-    return x;
-}
-
-/* What attention has of all keys, for each of LINES queries. */
-#define LINES 3
-
-typedef struct {
-    float sums[LINES], largest[LINES], mixed[LINES][32];
-} Mixed;
-
-static Mixed nothing(void)
-{
-    Mixed none = {.sums = {0.0f}};
-    for (int q = 0; q < LINES; q++)
-        none.largest[q] = -INFINITY;
-    return none;
-}
-
-static EdParts parts_of(Mixed *all)
-{
-    return (EdParts){all->sums, all->largest, all->mixed[0]};
-}
-
-/* The chunks of some paths: softmax, products with the values, and all of them joined. Lines of
- * scores go [chunk][query][64]. */
-static Mixed attend(const EdKernels *k, float *score, const uint16_t *values, int chunks)
-{
-    const EdMixShape shape = {ED_CHUNK, LINES, ED_CHUNK, 32, 32, 32};
-    Mixed all = nothing();
-    for (int c = 0; c < chunks; c++, score += LINES * ED_CHUNK, values += ED_CHUNK * 32) {
-        Mixed here;
-        EdParts before = parts_of(&all), part = parts_of(&here);
-        k->soft(score, LINES, here.sums, here.largest);
-        k->mix(&shape, score, values, here.mixed[0]);
-        k->join(&before, &part, LINES, 32);
-    }
-    return all;
-}
-
-static void check_attended(const Mixed *all, const float *score, const uint16_t *values, int chunks,
-                           int query)
-{
-    double sum = 0.0, mixed = 0.0, most = -INFINITY;
-    for (int i = 0; i < ED_CHUNK * chunks; i++) {
-        float s = score[(i / ED_CHUNK * LINES + query) * ED_CHUNK + i % ED_CHUNK];
-        double weight = s == -INFINITY ? 0.0 : exp((double)s - (double)all->largest[query]);
-        most = (double)s > most ? (double)s : most;
-        sum += weight;
-        mixed += weight * (double)ed_half_to_float(values[32 * i + 7]);
-    }
-    near("join: largest", (double)all->largest[query] == most, 1, 0.0);
-    near("soft", all->sums[query], sum, 2e-6 * sum);
-    near("join", all->mixed[query][7], mixed, 2e-6 * sum);
-}
-
-static void check_attention(void)
-{
-    int chunks = between(1, 4), count = ED_CHUNK * chunks;
-    size_t size = sizeof(float) * (size_t)(LINES * count);
-    float *score = scores(LINES * count), *want_soft = copy(score, size);
-    float *got_soft = copy(score, size);
-    uint16_t *values = halves(32 * count, 1.0f);
-    Mixed want = attend(plain, want_soft, values, chunks);
-    Mixed got = attend(under_test, got_soft, values, chunks);
-    same("soft: weights", got_soft, want_soft, size);
-    same("soft and join", &got, &want, sizeof got);
-    for (int query = 0; query < LINES; query++)
-        check_attended(&want, score, values, chunks, query);
-    plain->add_value(want.mixed[0], 0.3f, values, 32);
-    under_test->add_value(got.mixed[0], 0.3f, values, 32);
-    same("add_value", &got, &want, sizeof got);
-    free(score);
-    free(want_soft);
-    free(got_soft);
-    free(values);
 }
 
 #endif
