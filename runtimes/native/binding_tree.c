@@ -140,7 +140,7 @@ PyObject *ed_python_tree_keep(Session *self, PyObject *args)
     PyObject *tokens = NULL;
     if (!PyArg_ParseTuple(args, "ii", &trunk, &leaf))
         return NULL;
-    if (leaf < -1 || leaf >= tree->rows)
+    if (leaf < -1 || leaf >= tree->rows || trunk < 0 || trunk > ed_session_capacity(self->session))
         return ed_python_fail("the latest step had no such row");
     if (ed_python_begin(self))
         return NULL;
