@@ -298,16 +298,15 @@ class Planner:
                     source.tell(*_path(outcome))
                 continue
             source.drafter.observe(outcome)
-            now = self._clock()
+            now = self._clock() if costs else before
+            told, before = now - before, now
             if source.silent and source.reads:
                 # It did not know where it was, which says nothing of what it is worth.
-                before = now
                 continue
             if costs:
                 # Early rows that the step did not have to run are no price.
-                spent = max(source.spent + now - before - self._saved * source.began, 0.0)
+                spent = max(source.spent + told - self._saved * source.began, 0.0)
                 source.cost.add(spent + shared if source.topk else spent)
-            before = now
             checked = credits[count + index] + source.riders
             source.gain.add(credits[index] - price * checked)
 
