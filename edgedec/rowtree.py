@@ -351,8 +351,8 @@ class RowTree:
 
     def go_on(self, tokens: list[int]) -> None:
         """A chain that a compact tree never had as living rows becomes trunk."""
-        slots, position = self._slots.take(len(tokens)), self.end + 1
-        self._trunk.grow(tokens, slots, range(position, position + len(tokens)))
+        self._slots.width += len(tokens)
+        self._trunk.go_on(tokens)
 
     def _drop(self, common: Sequence[int], branches: list[int]) -> dict[int, int]:
         alive = {*common, *branches}
@@ -385,7 +385,7 @@ class RowTree:
         self._clear()
         if length < len(self.tokens):
             self._slots.release(self.trunk_slots[length:].tolist())
-            del self.tokens[length:]
+            self._trunk.cut(length)
             self.cuts += 1
         if not length:
             self._slots = Slots(compact=self._slots.compact)
