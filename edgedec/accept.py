@@ -11,8 +11,9 @@ that plain decoding has with the same seed. Greedy decoding is exact under all t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -50,16 +51,14 @@ class Rule:
     acceptance: Acceptance = "exact"
 
 
-@dataclass(frozen=True, slots=True)
-class Emitted:
+class Emitted(NamedTuple):
     """One token of the output."""
 
     token: int
     logprobs: Logprobs | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Walk:
+class Walk(NamedTuple):
     """What a step gave: the accepted nodes, the tokens, and whether the text ends with them.
 
     If `again`, the last row on the path (that of the last node, or the root's) is to be stepped
@@ -75,8 +74,7 @@ class Walk:
     again: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(NamedTuple):
     """A tree with the step that checked it: node i is row `root` + 1 + i of `result`."""
 
     tree: Draft
@@ -86,8 +84,19 @@ class Checked:
 
 def walk(checked: Checked, rule: Rule, state: State, index: int) -> Walk:
     """Walk down the tree as far as the draws go; `index` counts the tokens emitted before."""
-    if rule.sampler.plain_greedy and rule.logprobs is None and not rule.near_ties:
-        return _greedy(checked, rule, state, index)
+    sampler = rule.sampler
+    if rule.logprobs is None and not rule.near_ties:
+        if sampler.plain_greedy:
+            return _greedy(checked, rule, state, index)
+        if sampler.plain_draw and rule.acceptance == "exact":
+            found = _drawn(checked, rule, state, index)
+            if found is not None:
+                return found
+    return _stepwise(checked, rule, state, index)
+
+
+def _stepwise(checked: Checked, rule: Rule, state: State, index: int) -> Walk:
+    """The walk as such: any rule, any processors, whatever is to be reported."""
     children = draft.children(checked.tree)
     nodes: list[int] = []
     emitted: list[Emitted] = []
@@ -127,18 +136,58 @@ def _greedy(checked: Checked, rule: Rule, state: State, index: int) -> Walk:
     tree, root = checked.tree, checked.root
     best = checked.result.argmax()
     nodes = _tree.follow(tree.tokens, tree.parents, best, root) if len(tree.tokens) else ()
-    tokens = [int(best[root]), *(int(best[root + 1 + node]) for node in nodes)]
+    tokens = [int(best[root])]
+    for node in nodes:
+        tokens.append(int(best[root + 1 + node]))
+    return _ended(nodes, tokens, rule, state, index)
+
+
+def _drawn(checked: Checked, rule: Rule, state: State, index: int) -> Walk | None:
+    """The same walk where noise is added to nothing but logits over a temperature.
+
+    None where a row's logits hold no number to choose by.
+    """
+    result, row = checked.result, checked.root + 1
+    guesses, parents = checked.tree.tokens.tolist(), checked.tree.parents.tolist()
+    sampling = rule.sampler.sampling
+    temperature, seed = sampling.temperature, sampling.seed
+    nodes: list[int] = []
+    tokens: list[int] = []
+    node: int | None = TRUNK
+    while node is not None and len(tokens) < rule.limit - index:
+        token = _tree.draw(result.logits(row + node), temperature, seed, index + len(tokens))
+        if token < 0:
+            return None
+        tokens.append(token)
+        if token in rule.stop:
+            break
+        node = _child(guesses, parents, node, token)
+        if node is not None:
+            nodes.append(node)
+    return _ended(tuple(nodes), tokens, rule, state, index)
+
+
+def _child(tokens: Sequence[int], parents: Sequence[int], node: int, token: int) -> int | None:
+    """The first node of that token below a node."""
+    at = node
+    try:
+        while parents[at := tokens.index(token, at + 1)] != node:
+            pass
+    except ValueError:
+        return None
+    return at
+
+
+def _ended(nodes: tuple[int, ...], tokens: list[int], rule: Rule, state: State, index: int) -> Walk:
+    """A walk whose state never changes: cut where the text ends."""
     finish: Literal["stop", "length"] | None = None
     if len(tokens) >= rule.limit - index:
         del tokens[rule.limit - index :]
         finish = "length"
-    for count, token in enumerate(tokens):
-        if token in rule.stop:
-            del tokens[count:]
-            finish = "stop"
-            break
-    kept = nodes[: len(tokens)]
-    return Walk(kept, tuple(Emitted(token) for token in tokens), state, finish)
+    if not rule.stop.isdisjoint(tokens):
+        del tokens[next(count for count, token in enumerate(tokens) if token in rule.stop) :]
+        finish = "stop"
+    return Walk(nodes[: len(tokens)], tuple(map(Emitted, tokens)), state, finish)
 
 
 def _choose(checked: Checked, rule: Rule, state: State, at: tuple[int, int], logits: Floats) -> int:

@@ -74,25 +74,22 @@ class Source:
         """See `Reader`."""
         cast("Reader", self.drafter).read(start, hidden)
 
-    def price(self, rate: float, budget: int) -> float:
-        """What its time is worth, in tokens."""
-        return rate * (self.drafter.expected_cost(budget) or self.cost.value)
-
     def cheap(self, rate: float) -> bool:
         """Whether it costs hardly anything, by what it took of late."""
         return rate * self.cost.value < CHEAP
 
-    def pays(self, rate: float, budget: int) -> bool:
-        """Whether it brings more than its time would give without it; so far unknown ones may."""
-        price = self.price(rate, budget)
-        return self.gain.count < 4 or self.gain.value >= price or price < NOTHING
-
     def wanted(self, rate: float, budget: int) -> bool:
-        """Whether it is asked in this turn."""
-        pays = self.riders > 0 or self.pays(rate, budget)
+        """Whether it is asked in this turn: it brings more than its time would give without it, so
+        far unknown ones may, or it is on trial."""
+        gain, unknown = self.gain.value, self.gain.count < 4
+        pays = unknown or self.riders > 0
+        if not pays:
+            price = rate * (self.drafter.expected_cost(budget) or self.cost.value)
+            pays = gain >= price or price < NOTHING
         found = pays or self.trial > 0
-        self.tried = self.gain.count < 4 or (found and not pays)
-        self.trial -= self.trial > 0
+        self.tried = unknown or (found and not pays)
+        if self.trial > 0:
+            self.trial -= 1
         self.idle = 0 if found else self.idle + 1
         return found
 
@@ -105,7 +102,7 @@ class Trials:
 
     def earn(self, seconds: float, sources: Sequence[Source]) -> None:
         """Some time has passed, of which a share is put aside; not more than three trials need."""
-        dearest = max((each.cost.value for each in sources), default=0.0)
+        dearest = max([0.0, *[each.cost.value for each in sources]])
         self._left = min(self._left + SHARE * seconds, max(self._left, 6 * dearest))
 
     def _affords(self, source: Source, turns: int, rate: float) -> bool:
@@ -126,6 +123,8 @@ class Trials:
 
         Who cannot be afforded yet is waited for: others would take the time again and again.
         """
+        if True not in [each.idle >= EXPLORE for each in sources]:
+            return
         waited = False
         for each in sorted(sources, key=lambda source: -source.idle):
             if each.idle < EXPLORE:
@@ -151,7 +150,7 @@ class Trials:
 
 def free(sources: Sequence[Source], rate: float) -> int:
     """The set of those that cost hardly anything."""
-    return sum(1 << i for i, each in enumerate(sources) if each.cheap(rate))
+    return sum([1 << i for i, each in enumerate(sources) if rate * each.cost.value < CHEAP])
 
 
 def leave_out(sources: Sequence[Source], rate: float) -> bool:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from edgedec.plan import Planner
 
 _NOTHING = draft.empty()
+_ALL = Want()
 Steps = Generator[tuple[Emitted, ...], None, None]
 
 
@@ -94,9 +95,9 @@ class Loop:
             InputError: the prompt is empty or leaves no room in the context.
         """
         self.check(prompt)
-        tokens = list(prompt)
-        room = self._context - len(tokens)
-        limited = replace(rule, limit=min(rule.limit, room))
+        room = self._context - len(prompt)
+        text = _Text.begun(prompt, replace(rule, limit=min(rule.limit, room)), self._source)
+        tokens = text.tokens
         self._planner.begin(rule.sampler.sampling.temperature)
         done = tally.reused = self._reuse(tokens)
         tally.prefilled = len(tokens) - done
@@ -104,11 +105,11 @@ class Loop:
             self._prefill(tokens[done : done + self._chunk], done)
             done += self._chunk
             yield ()
-        state, count, finish = rule.sampler.start(prompt), 0, None
+        finish = None
         while finish is None:
-            walk = self._turn(tokens, done, _Turn(limited, state, count), tally)
-            done = len(self._session.tokens)
-            state, count, finish = walk.state, count + len(walk.emitted), walk.finish
+            walk = self._turn(text, tokens[len(self._session.tokens) :], tally)
+            text.state, finish = walk.state, walk.finish
+            text.count += len(walk.emitted)
             tokens += [emitted.token for emitted in walk.emitted]
             # Set before the tokens are handed out: the last ones may be the last thing taken.
             tally.finish = finish or "cancelled"
@@ -173,32 +174,46 @@ class Loop:
         if self._needs.hidden and count:
             self._planner.read(start, {j: result.hidden(j)[:count] for j in self._needs.hidden})
 
-    def _turn(self, tokens: list[int], done: int, turn: _Turn, tally: Tally) -> Walk:
-        started = self._clock()
-        pending = tokens[done:]
-        context, tree = self._propose(tokens, len(pending), turn)
+    def _turn(self, text: _Text, pending: list[int], tally: Tally) -> Walk:
+        """One turn: `pending` are the tokens at the end of the text that were not run yet."""
+        clock, planner = self._clock, self._planner
+        started = clock()
+        context, tree = self._propose(text, len(pending))
         root = len(pending) - 1
         used = root + 1 + len(tree.tokens) + draft.riders(tree)
-        hidden = self._needs.hidden if root or self._planner.wants_hidden else ()
-        stepping = self._clock()
-        result = self._step(pending, tree, Want(tuple(range(root, used)), hidden))
-        stepped = self._clock()
-        self._show(result, done, root)
+        hidden = self._needs.hidden if root or planner.wants_hidden else ()
+        stepping = clock()
+        result = self._step(pending, tree, self._want(root, used, hidden))
+        stepped = clock()
+        if root and hidden:
+            self._show(result, len(text.tokens) - root - 1, root)
+        likely, seconds = None, 0.0
+        if context is not None and planner.wants_topk:
+            # Before the walk: for who looks for the likeliest tokens, the first choice is no work.
+            likely = result.topk(self._needs.topk)
+            seconds = clock() - stepped
         # Without a draft the step is plain decoding's own: nothing can come out differently.
-        rule = turn.rule if used > root + 1 else replace(turn.rule, near_ties=False)
         checked = Checked(tree, result, root)
-        walk = accept.walk(checked, rule, turn.state, turn.count)
+        walk = accept.walk(
+            checked, text.rule if used > root + 1 else text.alone, text.state, text.count
+        )
         if context is not None:
-            telling = self._clock()
-            self._observe(checked, walk, context, used)
-            tally.drafting += self._clock() - telling + stepping - started
+            telling = clock()
+            self._observe(checked, walk, context, likely, seconds)
+            tally.drafting += clock() - telling + seconds + stepping - started
         self._keep(checked, walk)
         self._host.rows = 0
         _count(tally, tree, walk)
         if context is not None:
             step = stepped - stepping
-            self._planner.spent(used, step, self._clock() - started - step)
+            planner.spent(used, step, clock() - started - step)
         return walk
+
+    def _want(self, root: int, used: int, hidden: tuple[int, ...]) -> Want:
+        """Logits of the rows `root` to `used`, which are all of a turn's but where it is padded."""
+        if root or self._widths:
+            return Want(tuple(range(root, used)), hidden)
+        return Want(None, hidden) if hidden else _ALL
 
     def _step(self, pending: list[int], tree: Draft, want: Want) -> StepResult:
         """Run the pending tokens and the tree; what has run early layers already, resumes there."""
@@ -226,9 +241,7 @@ class Loop:
             last -= 1
         self._session.keep([checked.result.handles[last] if last >= 0 else TRUNK])
 
-    def _propose(
-        self, tokens: list[int], pending: int, turn: _Turn
-    ) -> tuple[Context | None, Draft]:
+    def _propose(self, text: _Text, pending: int) -> tuple[Context | None, Draft]:
         """A tree that fits the step and does not reach beyond the end of the text.
 
         Without a context nobody was asked, and nobody wants to hear how it went.
@@ -236,40 +249,60 @@ class Loop:
         if self._again or self._rests:
             self._rests -= self._rests > 0
             return None, _NOTHING
-        sampling = turn.rule.sampler.sampling
-        start = len(tokens) - turn.count
-        context = Context(tokens, start, sampling.seed, sampling.temperature, self._source, pending)
-        depth = turn.rule.limit - turn.count - 1
-        tree = self._planner.propose(context, pending, self._most - pending, depth)
-        self._rests, self._planner.rests = self._planner.rests, 0
+        planner, context = self._planner, text.after(pending)
+        depth = text.rule.limit - text.count - 1
+        tree = planner.propose(context, pending, self._most - pending, depth)
+        self._rests, planner.rests = planner.rests, 0
         return context, tree
 
-    def _observe(self, checked: Checked, walk: Walk, context: Context, used: int) -> None:
-        needs, result, planner = self._needs, checked.result, self._planner
+    def _observe(
+        self,
+        checked: Checked,
+        walk: Walk,
+        context: Context,
+        likely: tuple[Ints, Floats] | None,
+        seconds: float,
+    ) -> None:
+        """Tell the drafters; `likely` tokens of each row took so many seconds to find."""
+        planner = self._planner
+        emitted = tuple([each.token for each in walk.emitted])
         if not planner.asked:
-            planner.peeked([emitted.token for emitted in walk.emitted])
+            planner.peeked(emitted)
             return
-        started = self._clock()
-        topk = result.topk(needs.topk) if planner.wants_topk else None
-        seconds = self._clock() - started
-        shown = needs.hidden if planner.wants_hidden else ()
-        hidden = {j: result.hidden(j)[checked.root : used] for j in shown}
-        outcome = Outcome(
-            tree=checked.tree,
-            context=context,
-            accepted=walk.nodes,
-            emitted=tuple(emitted.token for emitted in walk.emitted),
-            topk=topk,
-            hidden=hidden,
-        )
+        used = checked.root + 1 + len(checked.tree.tokens) + draft.riders(checked.tree)
+        shown = self._needs.hidden if planner.wants_hidden else ()
+        hidden = {j: checked.result.hidden(j)[checked.root : used] for j in shown}
+        outcome = Outcome(checked.tree, context, walk.nodes, emitted, likely, hidden)
         planner.observe(outcome, used, seconds)
 
 
-@dataclass(frozen=True, slots=True)
-class _Turn:
+@dataclass(slots=True)
+class _Text:
+    """A text as it is written: `count` tokens are new, and `state` is the sampler's after them.
+
+    `alone` is the rule of steps that nothing was drafted for.
+    """
+
+    tokens: list[int]
     rule: Rule
+    alone: Rule
     state: State
-    count: int
+    context: Context
+    count: int = 0
+
+    @classmethod
+    def begun(cls, prompt: Sequence[int], rule: Rule, source: Source | None) -> _Text:
+        """Nothing but the prompt."""
+        tokens, sampling = list(prompt), rule.sampler.sampling
+        context = Context(tokens, len(prompt), sampling.seed, sampling.temperature, source)
+        alone = replace(rule, near_ties=False)
+        return cls(tokens, rule, alone, rule.sampler.start(prompt), context)
+
+    def after(self, pending: int) -> Context:
+        """What drafters may look at, where so many tokens were not run yet."""
+        if pending != self.context.pending:
+            self.context = replace(self.context, pending=pending)
+        return self.context
 
 
 def _count(tally: Tally, tree: Draft, walk: Walk) -> None:

@@ -39,19 +39,27 @@ class Detokenizer:
         self._strip = strip
         self._first = True
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._whole = True
+        """Whether no character waits for its other bytes."""
 
     def push(self, token: int) -> str:
         """Take the next token id; returns the characters that are now complete, often none."""
         data = self._take(token)
-        return self._utf8.decode(data) if data else ""
+        if self._whole and data.isascii():
+            return data.decode("ascii")
+        text = self._utf8.decode(data) if data else ""
+        self._whole = not self._utf8.getstate()[0]
+        return text
 
     def flush(self) -> str:
         """End the text. An incomplete character at the end is dropped."""
         self._utf8.reset()
+        self._whole = True
         return ""
 
     def finish(self) -> str:
         """End the text, with U+FFFD for an incomplete character, as in the text as a whole."""
+        self._whole = True
         return self._utf8.decode(b"", final=True)
 
     def _take(self, token: int) -> bytes:

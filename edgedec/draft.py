@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from edgedec.contracts import Ints
 
 
+_NONE = np.zeros(0, np.int32)
+_EMPTY = Draft(_NONE, _NONE, np.zeros(0, np.float32), _NONE)
+
+
 def empty() -> Draft:
     """A draft of no nodes: the step checks nothing and gives one token."""
-    none = np.zeros(0, np.int32)
-    return Draft(none, none, np.zeros(0, np.float32), none)
+    return _EMPTY
 
 
 class Sheet:
@@ -32,15 +35,31 @@ class Sheet:
         self.tokens, self.parents = np.empty(room, np.int32), np.empty(room, np.int32)
         self.score, self.rank = np.empty(room, np.float32), np.empty(room, np.int32)
         self.arrays = self.tokens, self.parents, self.score, self.rank
+        self._made: dict[int, Draft] = {}
 
     def draft(
         self, count: int, riders: Sequence[Sequence[int]] | None = None, lanes: int = 1
     ) -> Draft:
         """The first `count` nodes: views, valid until the next turn."""
-        tokens, parents, score, rank = self.arrays
-        return Draft(
-            tokens[:count], parents[:count], score[:count], rank[:count], riders, lanes=lanes
-        )
+        found = self._made.get(count)
+        if found is None:
+            tokens, parents, score, rank = self.arrays
+            found = Draft(tokens[:count], parents[:count], score[:count], rank[:count])
+            self._made[count] = found
+        return found if riders is None else replace(found, riders=riders, lanes=lanes)
+
+    def written(
+        self,
+        tokens: Sequence[int],
+        parents: Sequence[int],
+        score: Sequence[float],
+        rank: Sequence[int],
+    ) -> Draft:
+        """The tree of these lists."""
+        count = len(tokens)
+        self.tokens[:count], self.parents[:count] = tokens, parents
+        self.score[:count], self.rank[:count] = score, rank
+        return self.draft(count)
 
 
 def grown(table: _tree.Successors, context: Context, nodes: int, sheet: Sheet) -> Draft:
@@ -112,8 +131,7 @@ def rows(chain: Sequence[int], draft: Draft, widths: Sequence[int] | None, first
     tokens = [*chain, *draft.tokens.tolist()]
     parents = [TRUNK, *range(first, root)]
     lanes = draft.lanes
-    if len(draft.tokens):
-        parents += (draft.parents + (root + 1)).tolist()
+    parents += [root + 1 + parent for parent in draft.parents.tolist()]
     for node, riders in enumerate(draft.riders or (), start=root):
         for count, rider in enumerate(riders):
             parents.append(first + len(tokens) - lanes if count >= lanes else node)
@@ -171,10 +189,10 @@ def resumed(last: int, draft: Draft, began: Began, first: int) -> tuple[Rows, li
 def padded(tokens: Sequence[int], parents: Sequence[int], widths: Sequence[int] | None) -> Rows:
     """Rows, with as many more as it takes to one of `widths` (None: none); they hang below the
     trunk."""
-    more = min(width for width in widths if width >= len(tokens)) - len(tokens) if widths else 0
-    return Rows(
-        np.array([*tokens, *[0] * more], np.int32), np.array([*parents, *[TRUNK] * more], np.int32)
-    )
+    if widths:
+        more = min(width for width in widths if width >= len(tokens)) - len(tokens)
+        tokens, parents = [*tokens, *[0] * more], [*parents, *[TRUNK] * more]
+    return Rows(np.array(tokens, np.int32), np.array(parents, np.int32))
 
 
 def riders(draft: Draft) -> int:
@@ -199,7 +217,7 @@ def children(draft: Draft) -> dict[tuple[int, int], int]:
 
 def below(draft: Draft, path: Sequence[int]) -> bool:
     """Whether a node hangs below the last node of an accepted path (empty: below the root)."""
-    return bool((draft.parents == (path[-1] if path else TRUNK)).any())
+    return (path[-1] if path else TRUNK) in draft.parents.tolist()
 
 
 def _depths(parents: Ints) -> Sequence[int]:

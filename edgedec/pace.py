@@ -6,10 +6,14 @@ It knows times and tokens, no drafter and no tree.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgedec.costs import Costs
+
+if TYPE_CHECKING:
+    from edgedec.costs import Times
 
 WIDEST = 64
 """Rows of a drafted step: beyond them no device that decodes for one user gains."""
@@ -33,9 +37,10 @@ class Average:
     def add(self, value: float) -> None:
         """Take in the next value."""
         self.count += 1
-        if self.most is not None and self.value > 0:
-            value = min(value, self.most * self.value)
-        self.value += max(self.pace, 1 / self.count) * (value - self.value)
+        if self.most is not None and value > self.most * self.value > 0:
+            value = self.most * self.value
+        share = 1 / self.count
+        self.value += (share if share > self.pace else self.pace) * (value - self.value)
 
 
 def time_average() -> Average:
@@ -66,23 +71,33 @@ class Clockwork:
         self._even, self._was_plain = Average(1.0, most=4.0, count=1), False
         self._group = np.searchsorted(self.GROUPS, np.arange(WIDEST + 1)).tolist()
         self._past = self._turns = 0
-        self._table = costs.step(0, WIDEST)
-        self.times = self._table
+        self._tabled: list[float] = []
+        self._turn_over(costs.step(0, WIDEST))
+        self._take(self._table)
 
     def follow(self, past: int) -> None:
         """Bring T up to date: the past has grown, or some turns were timed."""
         moved = abs(past - self._past) >= RETIME
         if moved:
-            self._past, self._table = past, self._costs.step(past, WIDEST)
+            self._past = past
+            self._turn_over(self._costs.step(past, WIDEST))
         if moved or self._turns >= self.EVERY:
             self._turns = 0
             factors = np.array([each.value for each in self._drift])[self._group]
-            self.times = np.maximum.accumulate(self._table * factors)
+            self._take(np.maximum.accumulate(self._table * factors))
+
+    def _turn_over(self, table: Times) -> None:
+        self._table, self._tabled = table, table.tolist()
+
+    def _take(self, times: Times) -> None:
+        self.times: Times = times
+        self.seconds: list[float] = times.tolist()
+        """The same as a list: single times are read from it sooner."""
 
     @property
     def plain(self) -> float:
         """Seconds of a plain step among plain ones."""
-        return float(self._table[1]) * self._even.value
+        return self._tabled[1] * self._even.value
 
     def early(self, rows: int, layers: int) -> float:
         """Seconds that some rows take for so many layers, without logits."""
@@ -93,7 +108,7 @@ class Clockwork:
         if rows > WIDEST:
             return
         self._turns += 1
-        drift = seconds / float(self._table[rows])
+        drift = seconds / self._tabled[rows]
         self._drift[self._group[rows]].add(drift)
         if plain and self._was_plain:
             self._even.add(drift)

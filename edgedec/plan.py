@@ -63,6 +63,8 @@ class Planner:
                 f"{len(drafters)} drafters at once; at most {_tree.MAX_SOURCES} can be combined"
             )
         self._sources = [Source.of(*each) for each in drafters]
+        self._readers = [source for source in self._sources if source.reads]
+        self._learners = [source for source in self._sources if source.topk]
         self._trials = Trials()
         self._vocab, self._clock, self._clockwork = vocab, clock, Clockwork(costs)
         self._policy: Policy | None = policy_named(policy)
@@ -83,12 +85,12 @@ class Planner:
     @property
     def wants_topk(self) -> bool:
         """Whether a drafter that was asked in this turn learns from the likeliest tokens."""
-        return any(each.asked and each.topk for each in self._sources)
+        return self.asked and True in [each.asked for each in self._learners]
 
     @property
     def wants_hidden(self) -> bool:
         """Whether a drafter is to be told the hidden states of this turn."""
-        return self.asked and any(each.follows for each in self._sources)
+        return self.asked and True in [each.follows for each in self._readers]
 
     @property
     def rate(self) -> float:
@@ -134,7 +136,7 @@ class Planner:
         self._times = self._clockwork.times
         asks = int(1.5 * self._typical) + 4 if self._policy is None else self._policy.asks
         drafts = self._ask(context, min(budget, asks))
-        if all(each is None for each in drafts):
+        if drafts.count(None) == len(drafts):
             return _EMPTY
         return self._plan(drafts, budget, depth)
 
@@ -191,10 +193,10 @@ class Planner:
         return self._clockwork.plain + self._pace.plain.value
 
     def _plan(self, drafts: list[Draft | None], budget: int, depth: int) -> Draft:
-        whole = next((each for each in drafts if each is not None and each.whole), None)
-        if whole is not None:
+        whole = [each for each in drafts if each is not None and each.whole]
+        if whole:
             self._peeking, self.asked = False, True
-            return draft.cut(draft.check(whole, self._vocab), budget, depth)
+            return draft.cut(draft.check(whole[0], self._vocab), budget, depth)
         try:
             kept, total = self._core.plan(
                 drafts, self._pending, budget, depth, self._vocab, self._times, *self._sheet.arrays
@@ -236,8 +238,8 @@ class Planner:
 
     def _begun(self, drafts: Sequence[Draft | None], tree: Draft) -> Draft:
         """The tree, with the early rows that one of the drafters has run already."""
-        found = next((each for each in drafts if each is not None and each.began), None)
-        began = draft.begun(tree, found) if found is not None else None
+        found = [each for each in drafts if each is not None and each.began is not None]
+        began = draft.begun(tree, found[0]) if found else None
         if began is None:
             return tree
         rows = len(tree.tokens) + 1 + draft.riders(tree)
@@ -253,7 +255,7 @@ class Planner:
     def observe(self, outcome: Outcome, rows: int, topk_seconds: float = 0.0) -> None:
         """Learn from a turn of `rows` rows. A drafter hears of turns in which it was asked."""
         if self._merged:
-            free = asking.free(self._sources, self.rate)
+            free = asking.free(self._sources, self._core.rate)
             self._core.learn(outcome.emitted, self._kept, self._credits, free)
         else:
             self._credits[:] = 0
@@ -278,12 +280,12 @@ class Planner:
 
     def _tell(self, outcome: Outcome, rows: int, topk_seconds: float) -> None:
         """Every drafter that was asked learns, and is judged by what it brought."""
-        credits, count, rate = self._credits.tolist(), len(self._sources), self.rate
-        shared = topk_seconds / max(1, sum(s.asked and s.topk for s in self._sources))
+        credits, count = self._credits.tolist(), len(self._sources)
+        shared = topk_seconds / max(1, sum([each.asked for each in self._learners]))
         price = 0.0
         if rows > self._pending:
             added = self._step(rows) - self._step(self._pending)
-            price = rate * added / (rows - self._pending)
+            price = self._core.rate * added / (rows - self._pending)
         # Costs vary little: now and then is enough. A prompt's turn is no measure of the others.
         costs = self._pending == 1 and (self._turn % 4 == 0 or self._turn < 16)
         if self._claims:
@@ -296,27 +298,25 @@ class Planner:
                     source.tell(*_path(outcome))
                 continue
             source.drafter.observe(outcome)
-            now = self._clock()
+            now = self._clock() if costs else before
+            told, before = now - before, now
             if source.silent and source.reads:
                 # It did not know where it was, which says nothing of what it is worth.
-                before = now
                 continue
             if costs:
                 # Early rows that the step did not have to run are no price.
-                spent = max(source.spent + now - before - self._saved * source.began, 0.0)
+                spent = max(source.spent + told - self._saved * source.began, 0.0)
                 source.cost.add(spent + shared if source.topk else spent)
-            before = now
             checked = credits[count + index] + source.riders
             source.gain.add(credits[index] - price * checked)
 
     def _step(self, rows: int) -> float:
-        return float(self._times[min(rows, WIDEST)])
+        return self._clockwork.seconds[rows if rows < WIDEST else WIDEST]
 
     def read(self, start: int, hidden: dict[int, Floats]) -> None:
         """The hidden states of rows of the text that ran before anybody was asked."""
-        for source in self._sources:
-            if source.reads:
-                source.tell(start, hidden)
+        for source in self._readers:
+            source.tell(start, hidden)
 
     def peeked(self, emitted: Sequence[int]) -> None:
         """A turn in which nothing was checked shows all the same what would have been right."""
@@ -332,7 +332,7 @@ class Planner:
         self._trials.earn(step + host, self._sources)
         if not self._peeking:
             # Finding out whether someone pays is no price of those who do.
-            host -= sum(s.spent for s in self._sources if s.asked and s.tried)
+            host -= sum([each.spent for each in self._sources if each.asked and each.tried])
             (self._pace.drafted if self.asked else self._pace.plain).add(max(host, 0.0))
 
     def begin(self, temperature: float = 0.0) -> None:

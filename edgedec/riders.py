@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,9 +44,10 @@ def chosen(
     Only whole levels are of use: as many riders as there are lanes. Where drafters differ in lanes,
     those of the first one are taken.
     """
-    lanes = next((each.lanes for each in drafts if each is not None and each.riders), None)
-    if lanes is None:
-        return Riders(shares=(0,) * len(drafts))
+    riding = [each for each in drafts if each is not None and each.riders]
+    if not riding:
+        return _nobodys(len(drafts))
+    lanes = riding[0].lanes
     shares = [0] * len(drafts)
     below: list[tuple[int, ...]] = []
     found = core.riders(kept)
@@ -59,6 +61,11 @@ def chosen(
         room = room if room is None else room - len(below[-1])
         shares[source] += len(below[-1])
     return Riders(tuple(below), lanes, tuple(shares), tuple(line[-1] for line in found[1:]))
+
+
+@cache
+def _nobodys(sources: int) -> Riders:
+    return Riders(shares=(0,) * sources)
 
 
 def paths(tree: Draft) -> list[float]:

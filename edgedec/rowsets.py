@@ -17,7 +17,9 @@ from edgedec.errors import InputError, UsageError
 Bools = NDArray[np.bool_]
 Indices = NDArray[np.int64]
 
+NO_SLOTS = np.zeros(0, np.int64)
 _CHAIN = np.tri(64, dtype=np.bool_)
+_NO_PAST = np.zeros((64, 0), np.bool_)
 _BITS = np.int64(1) << np.arange(63, dtype=np.int64)
 
 
@@ -116,8 +118,15 @@ def chain_matrix(count: int) -> Bools:
     return _CHAIN[:count, :count] if count <= len(_CHAIN) else np.tri(count, dtype=np.bool_)
 
 
+def no_past(count: int) -> Bools:
+    """What so many rows see of no living rows [count, 0]."""
+    return _NO_PAST[:count] if count <= len(_NO_PAST) else np.zeros((count, 0), np.bool_)
+
+
 def common_start(paths: Sequence[Sequence[int]]) -> Sequence[int]:
     """The longest beginning that all paths share."""
+    if len(paths) == 1:
+        return paths[0]
     shortest = min(paths, key=len)
     for depth, handle in enumerate(shortest):
         if any(path[depth] != handle for path in paths):
@@ -141,16 +150,6 @@ def closing_moves(rows: Sequence[int], first: int) -> tuple[list[int], list[int]
     """
     moved = [(row, index) for index, row in enumerate(rows) if row != index]
     return [first + row for row, _ in moved], [first + index for _, index in moved]
-
-
-def widened(table: Indices, used: int, wanted: int) -> Indices:
-    """A table [n, columns] with room for `wanted` columns, of which `used` hold something."""
-    columns = table.shape[1]
-    if wanted <= columns:
-        return table
-    grown = np.zeros((len(table), max(wanted, 2 * columns)), np.int64)
-    grown[:, :used] = table[:, :used]
-    return grown
 
 
 def is_chain(parents: Sequence[int], first: int) -> bool:

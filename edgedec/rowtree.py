@@ -19,6 +19,7 @@ import numpy as np
 from edgedec.contracts import TRUNK, Rows
 from edgedec.errors import InputError, UsageError
 from edgedec.rowsets import (
+    NO_SLOTS,
     Bools,
     Indices,
     Slots,
@@ -33,10 +34,11 @@ from edgedec.rowsets import (
     lowest,
     matrix,
     members,
+    no_past,
     skips,
-    widened,
     with_ancestors,
 )
+from edgedec.trunk import Trunk
 
 
 @dataclass(slots=True)
@@ -45,7 +47,8 @@ class Call:
 
     `slots` and `positions` are [n]; `own` [n, n] says which rows of the call a row sees (itself
     included), `past` [n, m] which other living rows, whose slots are `past_slots` [m].
-    `layers` is the set of layers that the rows have run when the call is done.
+    `layers` is the set of layers that the rows have run when the call is done. In a `chain` each
+    row sees all that was there before it.
     """
 
     handles: Sequence[int]
@@ -56,6 +59,7 @@ class Call:
     past_slots: Indices
     layers: int
     layers_before: int = 0
+    chain: bool = False
 
 
 class RowTree:
@@ -68,15 +72,13 @@ class RowTree:
     def __init__(
         self, layers: int, context: int, spare: int = 512, *, compact: bool = False
     ) -> None:
-        self.tokens: list[int] = []
         self.moves: tuple[list[int], list[int]] = ([], [])
         """Slots from which and to which rows of a compact tree moved, rising and never up."""
         self.cuts = 0
         """How often the trunk was cut; unchanged means that it only grew."""
         self._layers, self._context, self._spare = layers, context, spare
         self._every = (1 << layers) - 1
-        self._trunk = np.zeros((2, 64), np.int64)
-        self._slots = Slots(compact=compact)
+        self._slots, self._trunk = Slots(compact=compact), Trunk()
         self._clear()
 
     def _clear(self) -> None:
@@ -95,6 +97,16 @@ class RowTree:
         return self._slots.width
 
     @property
+    def tokens(self) -> list[int]:
+        """The token ids of the trunk."""
+        return self._trunk.tokens
+
+    @property
+    def end(self) -> int:
+        """The position of the trunk's last row; -1 if there is none."""
+        return self._trunk.end
+
+    @property
     def living(self) -> int:
         """The number of living rows."""
         return len(self._token)
@@ -102,18 +114,16 @@ class RowTree:
     @property
     def trunk_slots(self) -> Indices:
         """The slots of the trunk's rows, in order (a view)."""
-        return self._trunk[0, : len(self.tokens)]
+        return self._trunk.slots
 
     @property
     def trunk_positions(self) -> Indices:
         """The positions of the trunk's rows, in order (a view)."""
-        return self._trunk[1, : len(self.tokens)]
+        return self._trunk.positions
 
     def slot(self, handle: int) -> int:
         """Where a living row, or with TRUNK the trunk's last, lies; -1 if there is none."""
-        if handle >= 0:
-            return self._slot[handle]
-        return int(self._trunk[0, len(self.tokens) - 1]) if self.tokens else -1
+        return self._slot[handle] if handle >= 0 else self._trunk.slot
 
     # --- new rows --------------------------------------------------------------------------------
 
@@ -134,7 +144,7 @@ class RowTree:
         own, past = (
             self._chain_sight(len(tokens), layers) if chain else self._sight(rows, parents, layers)
         )
-        past_slots = np.array(self._slot, np.int64)
+        past_slots = np.array(self._slot, np.int64) if first else NO_SLOTS
         slots = self._slots.take(len(tokens))
         self._token += tokens
         self._parent += parents
@@ -143,7 +153,7 @@ class RowTree:
         handles = range(first, first + len(tokens))
         self._ran[layers] = self._ran.get(layers, 0) | members(handles)
         placed = np.array(positions, np.int64)
-        return Call(handles, slots, placed, own, past, past_slots, layers)
+        return Call(handles, slots, placed, own, past, past_slots, layers, chain=chain)
 
     def _positions(self, rows: Rows, parents: list[int], chain: bool) -> list[int]:
         if rows.positions is not None:
@@ -154,15 +164,13 @@ class RowTree:
             start = self._position_of(self.living - 1) + 1
             return list(range(start, start + len(parents)))
         check_parents(parents, self.living)
-        found, root = list(self._position), self._position_of(TRUNK)
+        found, root = list(self._position), self.end
         for parent in parents:
             found.append((found[parent] if parent >= 0 else root) + 1)
         return found[self.living :]
 
     def _position_of(self, handle: int) -> int:
-        if handle >= 0:
-            return self._position[handle]
-        return int(self._trunk[1, len(self.tokens) - 1]) if self.tokens else -1
+        return self._position[handle] if handle >= 0 else self.end
 
     def _check_room(self, positions: list[int]) -> None:
         check_positions(positions, self._context)
@@ -177,8 +185,9 @@ class RowTree:
 
     def _chain_sight(self, count: int, layers: int) -> tuple[Bools, Bools]:
         first = self.living
-        if first:
-            self._check_seen([(1 << first) - 1], [first], layers, layers)
+        if not first:
+            return chain_matrix(count), no_past(count)
+        self._check_seen([(1 << first) - 1], [first], layers, layers)
         return chain_matrix(count), np.ones((count, first), np.bool_)
 
     def _sight(self, rows: Rows, parents: list[int], layers: int) -> tuple[Bools, Bools]:
@@ -187,7 +196,7 @@ class RowTree:
         ancestors = with_ancestors(self._all_ancestors(), parents)
         if not first and rows.visible is None:
             self._ancestors = ancestors
-            return matrix(ancestors, count), np.zeros((count, 0), np.bool_)
+            return matrix(ancestors, count), no_past(count)
         extra = extra_rows(rows.visible, first, count)
         handles = range(first, first + count)
         seen = [ancestors[handle] | extra.get(handle, 0) for handle in handles]
@@ -291,11 +300,6 @@ class RowTree:
             raise UsageError(f"keep needs at least one leaf; keep([{TRUNK}]) drops all rows")
         paths = [self._path(leaf) for leaf in leaves]
         self._check_complete(paths)
-        if len(paths) == 1:
-            self._close_ranks(paths[0], [])
-            self._grow_trunk(paths[0])
-            self._drop(paths[0], [])
-            return (TRUNK,)
         common = common_start(paths)
         branches = sorted({handle for path in paths for handle in path[len(common) :]})
         self._close_ranks(common, branches)
@@ -342,20 +346,18 @@ class RowTree:
                 self._slot[source - first] = target
 
     def _grow_trunk(self, rows: Sequence[int]) -> None:
-        start, stop = len(self.tokens), len(self.tokens) + len(rows)
-        self._trunk = widened(self._trunk, start, stop)
-        whole = isinstance(rows, range)
-        for line, column in enumerate((self._slot, self._position)):
-            self._trunk[line, start:stop] = (
-                column[: len(rows)] if whole else [column[row] for row in rows]
-            )
-        self.tokens += self._token[: len(rows)] if whole else [self._token[row] for row in rows]
+        columns = self._token, self._slot, self._position
+        self._trunk.grow(*([column[row] for row in rows] for column in columns))
+
+    def go_on(self, tokens: list[int]) -> None:
+        """A chain that a compact tree never had as living rows becomes trunk."""
+        self._slots.width += len(tokens)
+        self._trunk.go_on(tokens)
 
     def _drop(self, common: Sequence[int], branches: list[int]) -> dict[int, int]:
-        count = self.living
-        if len(common) + len(branches) < count:
-            alive = {*common, *branches}
-            self._slots.release([self._slot[row] for row in range(count) if row not in alive])
+        alive = {*common, *branches}
+        if len(alive) < self.living:
+            self._slots.release([at for row, at in enumerate(self._slot) if row not in alive])
         if not branches:
             self._clear()
             return {}
@@ -383,7 +385,7 @@ class RowTree:
         self._clear()
         if length < len(self.tokens):
             self._slots.release(self.trunk_slots[length:].tolist())
-            del self.tokens[length:]
+            self._trunk.cut(length)
             self.cuts += 1
         if not length:
             self._slots = Slots(compact=self._slots.compact)
@@ -392,8 +394,7 @@ class RowTree:
         """A new tree of the same kind with this trunk, in the slots 0, 1, 2, ..."""
         compact = self._slots.compact
         other = RowTree(self._layers, self._context, self._spare, compact=compact)
-        other.tokens = list(tokens)
+        other._trunk = Trunk(tokens, range(len(tokens)), positions)
         other._slots = Slots(len(tokens), compact=compact)
         other.cuts = self.cuts + 1
-        other._trunk = np.stack([np.arange(len(tokens)), positions]).astype(np.int64)
         return other

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -115,10 +115,18 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """The settings as a chain of processors, and the draw. Immutable and pure."""
+    """The settings as a chain of processors, and the draw. Immutable and pure.
+
+    `greedy`: no noise is drawn. `plain_greedy`: the draw is the argmax of the model's own logits,
+    which need not be fetched. `plain_draw`: noise is added to nothing but logits over a
+    temperature. With the latter two the state never changes and `advance` need not be called.
+    """
 
     sampling: Sampling
     chain: tuple[Processor, ...]
+    greedy: bool = field(init=False)
+    plain_greedy: bool = field(init=False)
+    plain_draw: bool = field(init=False)
 
     @classmethod
     def build(
@@ -139,23 +147,15 @@ class Sampler:
         chain += [*_demands(sampling, terms), *rules, *_warpers(sampling)]
         return cls(sampling, tuple(chain))
 
-    @property
-    def greedy(self) -> bool:
-        """Whether no noise is drawn."""
-        return self.sampling.temperature == 0
-
-    @property
-    def plain_greedy(self) -> bool:
-        """Whether the draw is the argmax of the model's own logits, which need not be fetched.
-
-        Then the state never changes and `advance` need not be called.
-        """
-        return self.greedy and not self.chain
-
-    @property
-    def _drawn_at_once(self) -> bool:
-        """Whether noise is added to nothing but logits over a temperature."""
-        return not self.greedy and all(type(each) is Temperature for each in self.chain)
+    def __post_init__(self) -> None:
+        greedy = self.sampling.temperature == 0
+        found = {
+            "greedy": greedy,
+            "plain_greedy": greedy and not self.chain,
+            "plain_draw": not greedy and all(type(each) is Temperature for each in self.chain),
+        }
+        for name, value in found.items():
+            object.__setattr__(self, name, value)
 
     def start(self, prompt: Sequence[int]) -> State:
         """The state before the first new token; `prompt` are the ids before it."""
@@ -175,7 +175,7 @@ class Sampler:
         Raises:
             InputError: no token is left to choose from, or the logits are not numbers.
         """
-        if self._drawn_at_once:
+        if self.plain_draw:
             sampling = self.sampling
             token = _tree.draw(logits, sampling.temperature, sampling.seed, index)
             if token >= 0:

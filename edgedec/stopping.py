@@ -33,6 +33,8 @@ class StopStrings:
 
         After a stop nothing more is given.
         """
+        if not self._stops:
+            return piece, False
         if self._stopped:
             return "", True
         text = self._held + piece

@@ -50,9 +50,9 @@ class Writer:
         return self._stops.stopped
 
     def _hand_out(self, text: str) -> None:
-        chunk = Chunk(text, tuple(self._waiting), self._length)
+        tokens, offset = tuple(self._waiting), self._length
         self._parts.append(text)
         self._length += len(text)
         self._waiting.clear()
         if self._send is not None:
-            self._send(chunk)
+            self._send(Chunk(text, tokens, offset))

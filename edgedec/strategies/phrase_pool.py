@@ -66,19 +66,19 @@ class Pool:
         known = self._phrases.get(context.tokens[-1])
         first = _LIKELY if known else _GUESS
         guess = self._latest or tuple(context.tokens[-3:])
-        count = 0
+        tokens: list[int] = []
+        parents: list[int] = []
+        scores: list[float] = []
+        ranks: list[int] = []
         for rank, phrase in enumerate(reversed(known or (guess,))):
-            room = phrase[: budget - count]
-            end = count + len(room)
-            self._sheet.tokens[count:end] = room
-            self._sheet.parents[count:end] = range(count - 1, end - 1)
-            self._sheet.score[count:end] = 0.5
-            self._sheet.rank[count:end] = rank
-            if room:
-                self._sheet.parents[count] = TRUNK
-                self._sheet.score[count] = first / (1 + rank)
-            count = end
-        return self._sheet.draft(count)
+            room, at = phrase[: budget - len(tokens)], len(tokens)
+            if not room:
+                break
+            tokens += room
+            parents += [TRUNK, *range(at, at + len(room) - 1)]
+            scores += [first / (1 + rank), *[0.5] * (len(room) - 1)]
+            ranks += [rank] * len(room)
+        return self._sheet.written(tokens, parents, scores, ranks)
 
     def observe(self, outcome: Outcome) -> None:
         """Gather the model's answers along the branches that were rejected."""
@@ -88,16 +88,13 @@ class Pool:
             return
         best = outcome.topk[0][:, 0].tolist()
         inner = set(parents)
-        for leaf in range(len(parents)):
-            if leaf in inner or leaf in accepted:
-                continue
-            answers: list[int] = []
-            node = leaf
-            while node != TRUNK and node not in accepted:
-                answers.append(best[node + 1])
-                node = parents[node]
-            if len(answers) > 1:
-                self._add(tuple(answers[::-1][: self._options.length]))
+        answers: dict[int, tuple[int, ...]] = {}
+        for node, parent in enumerate(parents):
+            if node not in accepted:
+                answers[node] = (*answers.get(parent, ()), best[node + 1])
+        for leaf, found in answers.items():
+            if len(found) > 1 and leaf not in inner:
+                self._add(found[: self._options.length])
 
     def _add(self, phrase: tuple[int, ...]) -> None:
         first, rest = phrase[0], phrase[1:]

@@ -30,12 +30,13 @@ static void session_free(Session *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     ed_session_close(self->session);
+    ed_python_tree_free(&self->tree);
     Py_XDECREF((PyObject *)self->model);
     type->tp_free(self);
     Py_DECREF(type);
 }
 
-static int begin(Session *self)
+int ed_python_begin(Session *self)
 {
     if (self->busy) {
         ed_python_fail("two threads use one session: open one for each");
@@ -126,7 +127,7 @@ static PyObject *session_step(Session *self, PyObject *args)
         return NULL;
     problem = dim == ed_model_dim(self->model->model) ? fill(&step, v, trunk, living, dim)
                                                       : "vectors have another width than the model";
-    if (!problem && !begin(self)) {
+    if (!problem && !ed_python_begin(self)) {
         Py_BEGIN_ALLOW_THREADS status = ed_session_step(self->session, &step, error);
         Py_END_ALLOW_THREADS self->busy = 0;
     }
@@ -143,7 +144,7 @@ static PyObject *session_logits(Session *self, PyObject *args)
     int line;
     if (!PyArg_ParseTuple(args, "iw*", &line, &out))
         return NULL;
-    if (!begin(self)) {
+    if (!ed_python_begin(self)) {
         logits = ed_session_logits(self->session, line);
         if (!logits || (size_t)out.len < ed_session_line(self->session))
             problem = "the latest step gave no such line of logits, or it does not fit";
@@ -163,7 +164,7 @@ static PyObject *session_argmax(Session *self, PyObject *args)
         return NULL;
     if (out.len < 4 * (Py_ssize_t)ed_session_lines(self->session)) {
         problem = "too little room for the result";
-    } else if (!begin(self)) {
+    } else if (!ed_python_begin(self)) {
         Py_BEGIN_ALLOW_THREADS ed_session_argmax(self->session, out.buf);
         Py_END_ALLOW_THREADS self->busy = 0;
     }
@@ -182,7 +183,7 @@ static PyObject *session_topk(Session *self, PyObject *args)
     room = 4 * (Py_ssize_t)k * ed_session_lines(self->session);
     if (k < 1 || ids.len < room || values.len < room) {
         problem = "too little room for the result";
-    } else if (!begin(self)) {
+    } else if (!ed_python_begin(self)) {
         Py_BEGIN_ALLOW_THREADS ed_session_topk(self->session, k, ids.buf, values.buf);
         Py_END_ALLOW_THREADS self->busy = 0;
     }
@@ -200,7 +201,7 @@ static PyObject *session_move(Session *self, PyObject *args)
         return NULL;
     if (from.len != to.len) {
         problem = "rows move one by one";
-    } else if (!begin(self)) {
+    } else if (!ed_python_begin(self)) {
         if (ed_session_move(self->session, from.buf, to.buf, (int)(from.len / 4), error))
             problem = error;
         self->busy = 0;
@@ -218,7 +219,7 @@ static PyObject *session_get(Session *self, PyObject *args)
         return NULL;
     if (count < 0 || count > ed_session_capacity(self->session))
         return ed_python_fail("there are not so many rows");
-    if (begin(self))
+    if (ed_python_begin(self))
         return NULL;
     bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)ed_session_bytes(self->session, count));
     if (bytes)
@@ -238,7 +239,7 @@ static PyObject *session_set(Session *self, PyObject *args)
     if (count > ed_session_capacity(self->session) ||
         (size_t)bytes.len != ed_session_bytes(self->session, count)) {
         problem = "the saved rows have another size than this session's";
-    } else if (!begin(self)) {
+    } else if (!ed_python_begin(self)) {
         ed_session_set(self->session, count, positions.buf, bytes.buf);
         self->busy = 0;
     }
@@ -258,7 +259,7 @@ static PyObject *session_source(Session *self, PyObject *args)
         return NULL;
     if ((size_t)vectors.len % line || (size_t)vectors.len / line > INT_MAX) {
         problem = "vectors have another width than the model";
-    } else if (!begin(self)) {
+    } else if (!ed_python_begin(self)) {
         int rows = (int)((size_t)vectors.len / line);
         Py_BEGIN_ALLOW_THREADS status = ed_session_source(self->session, vectors.buf, rows, error);
         Py_END_ALLOW_THREADS self->busy = 0;
@@ -289,7 +290,7 @@ static PyObject *session_share_source(Session *self, PyObject *other)
     int status = 0;
     if (Py_TYPE(other) != Py_TYPE(self))
         return ed_python_fail("a source is shared with a Session");
-    if (!((Session *)other)->busy && !begin(self)) {
+    if (!((Session *)other)->busy && !ed_python_begin(self)) {
         status = ed_session_share_source(self->session, ((Session *)other)->session, error);
         self->busy = 0;
         return ended(status ? error : NULL);
@@ -302,7 +303,7 @@ static PyObject *session_get_source(Session *self, PyObject *unused)
     int rows = ed_session_source_rows(self->session);
     PyObject *bytes;
     (void)unused;
-    if (begin(self))
+    if (ed_python_begin(self))
         return NULL;
     bytes =
         PyBytes_FromStringAndSize(NULL, (Py_ssize_t)ed_session_source_bytes(self->session, rows));
@@ -322,7 +323,7 @@ static PyObject *session_set_source(Session *self, PyObject *args)
         return NULL;
     if (rows < 1 || (size_t)bytes.len != ed_session_source_bytes(self->session, rows)) {
         problem = "the saved source has another size than this session's";
-    } else if (!begin(self)) {
+    } else if (!ed_python_begin(self)) {
         if (ed_session_set_source(self->session, rows, bytes.buf, error))
             problem = error;
         self->busy = 0;
@@ -340,6 +341,13 @@ static PyMethodDef session_methods[] = {
     {"step", (PyCFunction)session_step, METH_VARARGS,
      "step(trunk, living, dim, handles, positions, visible, tokens, vectors, learned, ranges,\n"
      "head_rows, hidden_layers, hidden): see EdStep; None where there is nothing."},
+    {"tree_step", (PyCFunction)ed_python_tree_step, METH_VARARGS,
+     "tree_step(trunk, position, most, ids, tokens, parents, learned, ranges, hidden_layers,\n"
+     "hidden): whether it was a tree below the trunk's end, and was run."},
+    {"tree_rows", (PyCFunction)ed_python_tree_rows, METH_NOARGS,
+     "tree_rows(): tokens and parents of the latest such step."},
+    {"tree_keep", (PyCFunction)ed_python_tree_keep, METH_VARARGS,
+     "tree_keep(trunk, leaf): the path to a row of the latest such step becomes trunk; its tokens."},
     {"logits", (PyCFunction)session_logits, METH_VARARGS, "logits(line, out [vocab])"},
     {"argmax", (PyCFunction)session_argmax, METH_VARARGS, "argmax(out [lines])"},
     {"topk", (PyCFunction)session_topk, METH_VARARGS, "topk(k, ids [lines, k], values [lines, k])"},

@@ -30,12 +30,14 @@ class NativeResult(StepRows):
         super().__init__(handles, chosen, hidden)
         self._engine, self._vocab = engine, vocab
         self.latest = True
+        self._best: Ints | None = None
 
     def argmax(self) -> Ints:
         """The most likely token of each row [n]; -1 where no logits were wanted."""
-        found = np.empty(self._lines(), np.int32)
-        self._engine.argmax(found)
-        return self.by_row(found)
+        if self._best is None:
+            self._best = np.empty(self._lines(), np.int32)
+            self._engine.argmax(self._best)
+        return self.by_row(self._best)
 
     def topk(self, k: int) -> tuple[Ints, Floats]:
         """The k largest logits of each row with logits, largest first: ids and values [m, k]."""
@@ -44,6 +46,7 @@ class NativeResult(StepRows):
         shape = (self._lines(), k)
         ids, values = np.empty(shape, np.int32), np.empty(shape, np.float32)
         self._engine.topk(k, ids, values)
+        self._best = np.ascontiguousarray(ids[:, 0])
         return ids, values
 
     def logits(self, i: int) -> Floats:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from edgedec.contracts import Layers, Rows, Want
+from edgedec.contracts import TRUNK, Layers, Rows, Want
 from edgedec.errors import InputError, UsageError
 from edgedec.rowsets import chain_matrix, check_hidden, layer_set
 from edgedec.rowtree import Call, RowTree
@@ -37,6 +37,9 @@ SPARE = 4096
 
 _ANY = Want()
 _NONE = np.zeros(0, np.int32)
+_NO_STATES = np.empty((0, 0, 0), np.float32)
+_COUNT = np.arange(1024, dtype=np.int32)
+"""0, 1, 2, ...: handles and lines of most steps are pieces of it."""
 
 
 class Layered(Protocol):
@@ -66,6 +69,9 @@ class NativeSession:
     def __init__(self, engine: Layered) -> None:
         self._engine = engine
         self._model = engine.architecture
+        self._vocab, self._depth = self._model.vocab, self._model.layers
+        self._dim = self._model.embed.dim
+        self._context = self._model.limits.context
         tree = RowTree(self._model.layers, self._model.limits.context, SPARE, compact=True)
         self._whole = np.array([[0, self._model.layers]], np.int32)
         self._heard = _state.Heard()
@@ -75,7 +81,7 @@ class NativeSession:
         """Begin anew with a tree and memory that nothing has touched."""
         from .engine import KV_TYPES
 
-        self._tree = tree
+        self._known, self._grown = tree, 0
         capacity = self._model.limits.context + SPARE
         kind = KV_TYPES.index(self._engine.kv_type)
         try:
@@ -88,7 +94,19 @@ class NativeSession:
     @property
     def tokens(self) -> Sequence[int]:
         """The token ids of the trunk."""
-        return self._tree.tokens
+        return self._known.tokens
+
+    @property
+    def _tree(self) -> RowTree:
+        """Trunk and living rows. Those of a step that was a tree below the trunk's end join it when
+        they are asked for: mostly one path of them is kept, which takes no more than the engine.
+        """
+        if self._grown:
+            tokens, parents = self._session.tree_rows()
+            self._grown = 0
+            rows = Rows(np.array(tokens, np.int32), np.array(parents, np.int32))
+            self._known.place(rows, (1 << self._depth) - 1, self._engine.learned.ids)
+        return self._known
 
     # --- steps -----------------------------------------------------------------------------------
 
@@ -98,6 +116,9 @@ class NativeSession:
         """Run new rows; with `hidden` at layer 0 they stand in place of token embeddings."""
         engine, want = self._engine, want or _ANY
         run, chosen = self._plan(len(rows.tokens), layers, want)
+        grown = self._grow(rows, want.hidden) if layers is None and chosen is None else None
+        if grown is not None:
+            return grown
         if rows.hidden is not None:
             self._check_vectors(rows.hidden)
         elif not run & 1:
@@ -120,6 +141,34 @@ class NativeSession:
         rows = Rows(_NONE, _NONE, hidden=vectors)
         return self._run(call, run, layers, (chosen, want.hidden), rows)
 
+    def _grow(self, rows: Rows, hidden: tuple[int, ...]) -> NativeResult | None:
+        """Run a step that is a tree below the trunk's end; None where it is something else."""
+        tree, learned = self._known, self._engine.learned
+        odd = rows.positions is not None or rows.hidden is not None or rows.visible is not None
+        if odd or self._grown or tree.living:
+            return None
+        count = len(rows.tokens)
+        states = np.empty((len(hidden), count, self._dim), np.float32) if hidden else _NO_STATES
+        try:
+            run = self._session.tree_step(
+                len(tree.tokens),
+                tree.end + 1,
+                self._context,
+                learned.ids,
+                np.ascontiguousarray(rows.tokens, np.int32),
+                np.ascontiguousarray(rows.parents, np.int32),
+                learned.vectors if len(learned.vectors) else None,
+                self._whole,
+                np.array(hidden, np.int32) if hidden else _NONE,
+                states,
+            )
+        except Refused as error:
+            raise UsageError(f"the engine refuses the step: {error}") from None
+        if not run:
+            return None
+        self._grown = count
+        return self._result(range(count), None, dict(zip(hidden, states, strict=True)))
+
     def _plan(
         self, count: int, layers: Layers | None, want: Want
     ) -> tuple[int, tuple[int, ...] | None]:
@@ -129,13 +178,13 @@ class NativeSession:
             raise UsageError(_source.NOT_ENCODED)
         if count > capabilities.max_rows:
             raise InputError(f"a step of {count} rows; at most {capabilities.max_rows} fit")
-        run = layer_set(layers, self._model.layers, capabilities.cuts)
+        run = layer_set(layers, self._depth, capabilities.cuts)
         if want.hidden:
             check_hidden(want.hidden, run, capabilities.hidden_layers)
         return run, chosen_rows(want.logits, count)
 
     def _check_vectors(self, vectors: Floats) -> None:
-        width = self._model.embed.dim
+        width = self._dim
         if vectors.ndim != 2 or vectors.shape[1] != width:
             raise UsageError(f"hidden vectors are [n, {width}], these {vectors.shape}")
 
@@ -151,29 +200,31 @@ class NativeSession:
         # The engine takes rows in the order of their handles.
         order = np.argsort(call.handles, kind="stable") if call.layers_before else None
         count, top = len(call.slots), run.bit_length()
-        shown = sorted({*hidden, *((top,) if top < self._model.layers else ())})
-        states = np.empty((len(shown), count, self._model.embed.dim), np.float32)
-        heads = np.arange(count) if chosen is None else np.array(chosen)
+        leaves = top < self._depth
+        shown = sorted({*hidden, *((top,) if leaves else ())}) if hidden or leaves else []
+        states = np.empty((len(shown), count, self._dim), np.float32) if shown else _NO_STATES
+        heads = _counted(range(count)) if chosen is None else np.array(chosen, np.int32)
         try:
             self._compute(call, rows, layers, (heads, shown, states), order)
         except BaseException:
             self._tree.withdraw(call)
             raise
         by_layer = dict(zip(shown, states, strict=True))
-        if top < self._model.layers:
+        if leaves:
             self._leaving.update(zip(call.handles, by_layer[top], strict=True))
-        return self._result(call, chosen, {layer: by_layer[layer] for layer in hidden})
+        hidden_states = {layer: by_layer[layer] for layer in hidden}
+        return self._result(call.handles, chosen, hidden_states)
 
     def _compute(
         self,
         call: Call,
         rows: Rows,
         layers: Layers | None,
-        want: tuple[NDArray[np.integer], list[int], Floats],
+        want: tuple[Ints, list[int], Floats],
         order: NDArray[np.intp] | None,
     ) -> None:
         heads, shown, states = want
-        handles = np.array(call.handles, np.int32)
+        handles = _counted(call.handles)
         visible = self._visible(call, handles)
         vectors = None if rows.hidden is None else np.ascontiguousarray(rows.hidden, np.float32)
         tokens = None if vectors is not None else np.ascontiguousarray(rows.tokens, np.int32)
@@ -182,13 +233,13 @@ class NativeSession:
             handles, positions = handles[order], positions[order]
             visible = None if visible is None else np.ascontiguousarray(visible[order])
             vectors = None if vectors is None else np.ascontiguousarray(vectors[order])
-            heads = np.argsort(order)[heads]
+            heads = np.argsort(order)[heads].astype(np.int32)
         learned = self._engine.learned.vectors
         try:
             self._session.step(
                 len(self._tree.tokens),
                 self._tree.living,
-                self._model.embed.dim,
+                self._dim,
                 handles,
                 positions,
                 visible,
@@ -196,40 +247,46 @@ class NativeSession:
                 vectors,
                 learned if len(learned) else None,
                 self._whole if layers is None else _ranges(layers),
-                heads.astype(np.int32),
-                np.array(shown, np.int32),
+                heads,
+                np.array(shown, np.int32) if shown else _NONE,
                 states,
             )
         except Refused as error:
             raise UsageError(f"the engine refuses the step: {error}") from None
-        if order is not None:
+        if order is not None and shown:
             states[:] = states[:, np.argsort(order)]
 
     def _visible(self, call: Call, handles: Ints) -> NDArray[np.uint8] | None:
         """Which living rows each row sees [n, living]; None: all up to itself."""
-        first, count = int(handles[0]), len(handles)
-        chain = call.past.shape[1] == first and call.layers_before == 0
-        if chain and call.past.all() and (count == 1 or _is_lower(call.own)):
+        if call.chain:
             return None
-        if chain and not first:
-            return call.own.view(np.uint8)
+        first, count = int(handles[0]), len(handles)
+        if call.past.shape[1] == first and call.layers_before == 0:
+            if not first:
+                return call.own.view(np.uint8)
+            if call.past.all() and (count == 1 or _is_lower(call.own)):
+                return None
         visible = np.zeros((count, self._tree.living), np.uint8)
         visible[:, : call.past.shape[1]] = call.past
         visible[:, handles] = call.own
         return visible
 
     def _result(
-        self, call: Call, chosen: tuple[int, ...] | None, hidden: dict[int, Floats]
+        self, handles: Sequence[int], chosen: tuple[int, ...] | None, hidden: dict[int, Floats]
     ) -> NativeResult:
         if self._latest is not None:
             self._latest.latest = False
-        self._latest = NativeResult(self._session, call.handles, chosen, self._model.vocab, hidden)
+        self._latest = NativeResult(self._session, handles, chosen, self._vocab, hidden)
         return self._latest
 
     # --- what stays ------------------------------------------------------------------------------
 
     def keep(self, leaves: Sequence[int]) -> tuple[int, ...]:
         """Let the leaves and their ancestors live on; see the contract."""
+        if self._grown and len(leaves) == 1 and TRUNK <= leaves[0] < self._grown:
+            self._grown = 0
+            self._known.go_on(self._session.tree_keep(len(self._known.tokens), leaves[0]))
+            return (TRUNK,)
         kept = self._tree.keep(leaves)
         source, target = self._tree.moves
         if source:
@@ -317,6 +374,13 @@ class NativeSession:
 
 def _ranges(layers: Layers) -> Ints:
     return np.array([[part.start, part.stop] for part in layers], np.int32)
+
+
+def _counted(rows: Sequence[int]) -> Ints:
+    """Rows as an array; not to be written to."""
+    if isinstance(rows, range) and rows.stop <= len(_COUNT):
+        return _COUNT[rows.start : rows.stop]
+    return np.array(rows, np.int32)
 
 
 def _is_lower(own: NDArray[np.bool_]) -> bool:

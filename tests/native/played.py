@@ -32,8 +32,9 @@ TREE, KEPT = (-1, 0, 0, 1, 2, -1, 5), 4
 class Recorder:
     """Stands between a session and the engine: hashes logits and writes down what was asked."""
 
-    def __init__(self, engine: _engine.Session, vocab: int, capacity: int) -> None:
-        self.engine, self._vocab = engine, vocab
+    def __init__(self, engine: _engine.Session, vocab: int, capacity: int, dim: int) -> None:
+        self.engine, self._vocab, self._dim = engine, vocab, dim
+        self._parents: list[int] = []
         self.script = struct.pack("<i", capacity)
         self.hash = 0xCBF29CE484222325
 
@@ -41,9 +42,40 @@ class Recorder:
         return getattr(self.engine, name)
 
     def step(self, *arguments: Any) -> None:
-        trunk, living, dim, handles, positions, visible, tokens, vectors = arguments[:8]
-        ranges, heads, layers = arguments[9:12]
         self.engine.step(*arguments)
+        self._stepped(arguments[:8], arguments[9:12])
+
+    def tree_step(self, *arguments: Any) -> bool:
+        """Written down as the step that it is."""
+        trunk, position, _, _, tokens, parents, _, ranges, layers, _ = arguments
+        if not self.engine.tree_step(*arguments):
+            return False
+        count, self._parents = len(tokens), parents.tolist()
+        sees, positions = np.eye(count, dtype=np.uint8), np.full(count, position, np.int32)
+        for row, parent in enumerate(self._parents):
+            if parent >= 0:
+                sees[row] |= sees[parent]
+                positions[row] = positions[parent] + 1
+        places = np.arange(count, dtype=np.int32)
+        visible = None if self._parents == list(range(-1, count - 1)) else sees
+        given = trunk, count, self._dim, places, positions, visible, tokens, None
+        self._stepped(given, (ranges, places, layers))
+        return True
+
+    def tree_keep(self, trunk: int, leaf: int) -> list[int]:
+        path = []
+        row = leaf
+        while row >= 0:
+            path.append(row)
+            row = self._parents[row]
+        moves = [(trunk + row, trunk + i) for i, row in enumerate(path[::-1]) if row != i]
+        if moves:
+            self._note(MOVE, len(moves), *(row for row, _ in moves), *(to for _, to in moves))
+        return self.engine.tree_keep(trunk, leaf)
+
+    def _stepped(self, given: tuple[Any, ...], wanted: tuple[Any, ...]) -> None:
+        trunk, living, dim, handles, positions, visible, tokens, vectors = given
+        ranges, heads, layers = wanted
         flags = VISIBLE * (visible is not None) + VECTORS * (vectors is not None)
         sizes = len(ranges), len(heads), len(layers), dim
         self._note(STEP, len(handles), trunk, living, flags, *sizes)
@@ -90,7 +122,8 @@ def fnv(data: bytes, start: int = 0xCBF29CE484222325) -> int:
 def recorded(engine: Native) -> tuple[NativeSession, Recorder]:
     session = engine.session()
     capacity = engine.architecture.limits.context + engine.capabilities.max_rows
-    recorder = Recorder(session._session, engine.architecture.vocab, capacity)
+    spec = engine.architecture
+    recorder = Recorder(session._session, spec.vocab, capacity, spec.embed.dim)
     session._session = recorder  # type: ignore[assignment]
     return session, recorder
 

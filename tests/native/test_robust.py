@@ -17,7 +17,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from edgedec.contracts import Session, Want
+from edgedec.contracts import Rows, Session, Want
 from edgedec.devices import EngineOptions
 from edgedec.errors import DeviceError, InputError, StateError, UsageError
 from edgedec.runtimes import native
@@ -271,6 +271,65 @@ def test_wrong_steps_are_refused(make: Maker, changed: dict[str, Any], message: 
     with pytest.raises(_engine.Refused, match=message):
         raw_step(session, 4, 48, **changed)
     raw_step(session, 4, 48)
+
+
+def tree_step(session: Any, tree: list[int], /, **changed: Any) -> bool:
+    count = len(tree)
+    given: dict[str, Any] = {
+        "trunk": 0, "position": 0, "most": 64, "ids": 90,
+        "tokens": np.arange(count, dtype=np.int32), "parents": np.array(tree, np.int32),
+        "learned": None, "ranges": np.array([[0, 2]], np.int32),
+        "layers": np.zeros(0, np.int32), "hidden": np.empty(0, np.float32),
+    }  # fmt: skip
+    return bool(session.tree_step(*{**given, **changed}.values()))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"tokens": ORDER + 87},
+        {"tokens": ORDER - 1},
+        {"tokens": ORDER[:3]},
+        {"parents": ORDER},
+        {"parents": ORDER - 2},
+        {"position": 62},
+        {"position": -1},
+        {"layers": ORDER[:1]},
+    ],
+)
+def test_what_is_no_tree_below_the_trunk_is_left_alone(make: Maker, changed: Any) -> None:
+    session = make("plain").open().session()._session
+    assert not tree_step(session, [-1, 0, 1, 2], **changed)
+    assert session.tree_rows() == ([], [])
+    with pytest.raises(_engine.Refused, match="no such row"):
+        session.tree_keep(0, 0)
+
+
+def test_a_path_of_a_tree_is_kept(make: Maker) -> None:
+    session = make("plain").open().session()._session
+    assert tree_step(session, [-1, 0, 0, 2])
+    assert session.tree_rows() == ([0, 1, 2, 3], [-1, 0, 0, 2])
+    for trunk, leaf in ((0, 4), (0, -2), (-1, 3), (1 << 30, 3)):
+        with pytest.raises(_engine.Refused, match="no such row"):
+            session.tree_keep(trunk, leaf)
+    assert session.tree_keep(0, 3) == [0, 2, 3]
+    with pytest.raises(_engine.Refused, match="no such row"):
+        session.tree_keep(0, 0)
+    with pytest.raises(_engine.Refused, match="layers 0 to 9"):
+        tree_step(session, [-1], ranges=np.array([[0, 9]], np.int32))
+
+
+def test_rows_are_what_they_were_when_they_were_stepped(make: Maker) -> None:
+    engine = make("plain").open()
+    one, other = engine.session(), engine.session()
+    tokens, parents = np.array([5, 6, 7], np.int32), np.array([-1, 0, 0], np.int32)
+    one.step(Rows(tokens, parents))
+    other.step(Rows(tokens.copy(), parents.copy()))
+    tokens[:], parents[:] = 9, -1
+    for session in (one, other):
+        session.step(Rows(np.array([8], np.int32), np.array([2], np.int32)))
+        session.keep([3])
+    assert list(one.tokens) == list(other.tokens) == [5, 7, 8]
 
 
 def test_wrong_questions_are_refused(make: Maker) -> None:

@@ -216,7 +216,7 @@ int successors_grow(const Successors *self, const int32_t *newest, int known, co
         out->rank[count] = node.rank;
         out->score[count] = node.score;
         depths[count++] = depth;
-        if (depth >= how->depth)
+        if (depth >= how->depth || count == nodes)
             continue;
         /* The context of the node: its ancestors, then the text, newest last. */
         for (int i = 0; i < MAX_ORDER; i++) {
