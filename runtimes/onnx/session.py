@@ -1,7 +1,7 @@
 """One conversation with a model in ONNX form; see `edgedec.contracts.Session`.
 
-The tree says who sees whom and which slots are free; here that is put into the buffers of a step,
-and what comes out is put into its slots. It knows no strategy and no text.
+The tree says who sees whom and in which slots; here that is put into the buffers of a step, which
+writes its keys and values into their slots. It knows no strategy and no text.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from edgedec.runtimes._result import Result, chosen_rows
 from .bindings import Bindings, Bound, Entry, Shape
 from .encoder import Encoded
 from .keyvalues import KeyValues, shapes
+from .lanes import Lanes
 from .masks import Masks
 from .segments import crossing
 
@@ -50,14 +51,15 @@ class OnnxSession:
         self._encoded = Encoded.nothing(self._crossing)
         self._bindings = Bindings(parts)
         self._nothing = np.zeros((1, self._model.embed.dim), np.float32)
-        self._adopt(RowTree(self._model.layers, self._model.limits.context, SPARE))
+        layers, context = self._model.layers, self._model.limits.context
+        self._adopt(RowTree(layers, context, SPARE, compact=True))
 
     def _adopt(self, tree: RowTree) -> None:
         """Begin anew with a tree and empty buffers that can hold it."""
         capacity = bucket(tree.width, self._limit)
         self._tree = tree
         self._past = KeyValues(self._blocks, capacity)
-        self._masks = Masks(capacity, self._table)
+        self._lanes, self._masks = Lanes(), Masks(capacity, self._table)
         self._leaving: Floats | None = None
         self._bindings.clear()
 
@@ -82,6 +84,7 @@ class OnnxSession:
         run, chosen = self._plan(len(rows.tokens), layers, want)
         entry = self._entry(rows, run)
         call = self._tree.place(rows, run, engine.learned.ids)
+        self._lanes.place(call, np.asarray(rows.parents).tolist(), len(self._tree.tokens))
         source = rows.tokens if rows.hidden is None else rows.hidden
         return self._run(call, run, chosen, want.hidden, (entry, source))
 
@@ -90,6 +93,7 @@ class OnnxSession:
         want = want or _ANY
         run, chosen = self._plan(len(handles), layers, want)
         call = self._tree.resume(handles, run)
+        self._lanes.find(call)
         leaving = self._leaving
         if leaving is None:
             raise UsageError("no row has left the model early, so there is none to resume")
@@ -132,7 +136,7 @@ class OnnxSession:
         logits = count if chosen is None else len(chosen)
         shape = Shape(count, logits, chosen is None, run, hidden, source[0])
         try:
-            self._reserve()
+            self._reserve(int(call.slots.max()) + 1)
             # The graph reads a row of the table even where there is none.
             learned = self._engine.learned.vectors
             learned = learned if len(learned) else self._nothing
@@ -142,16 +146,15 @@ class OnnxSession:
         except BaseException:
             self._tree.withdraw(call)
             raise
-        self._past.write(bound.made, call.slots)
         if bound.leaving is not None:
             self._remember(bound.leaving, call)
         shown = {layer: bound.hidden[layer] for layer in hidden}
         return Result(call.handles, bound.logits, chosen, shown)
 
-    def _reserve(self) -> None:
-        if self._tree.width <= self._past.capacity:
+    def _reserve(self, slots: int) -> None:
+        if slots <= self._past.capacity:
             return
-        capacity = bucket(self._tree.width, self._limit)
+        capacity = bucket(slots, self._limit)
         self._bindings.clear()
         self._past.grow(capacity)
         self._masks.grow(capacity)
@@ -175,6 +178,8 @@ class OnnxSession:
         bound.positions[:] = call.positions
         if chosen is not None:
             bound.head_rows[:] = chosen
+        for places in bound.places.values():
+            places[:, :, 1] = call.slots
         self._masks.fill(bound.masks, call, self._tree)
         if bound.buckets is not None:
             self._masks.fill_buckets(bound.buckets, call)
@@ -189,11 +194,17 @@ class OnnxSession:
 
     def keep(self, leaves: Sequence[int]) -> tuple[int, ...]:
         """Let the leaves and their ancestors live on; see the contract."""
-        return self._tree.keep(leaves)
+        trunk = len(self._tree.tokens)
+        kept = self._tree.keep(leaves)
+        source, target = self._lanes.keep(self._tree, trunk)
+        if source:
+            self._past.move(source, target)
+        return kept
 
     def truncate(self, length: int) -> None:
         """Cut the trunk to its first `length` rows and drop all living rows."""
         self._tree.truncate(length)
+        self._lanes.clear()
 
     @property
     def source_rows(self) -> int:
