@@ -12,6 +12,7 @@ that plain decoding has with the same seed. Greedy decoding is exact under all t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -118,6 +119,9 @@ def walk(checked: Checked, rule: Rule, state: State, index: int) -> Walk:
         if (node, token) not in children:
             break
         node = children[node, token]
+        if checked.root + 1 + node in checked.result.astray:
+            # The token is right, but what follows it was not computed as in plain decoding.
+            break
         nodes.append(node)
     return Walk(tuple(nodes), tuple(emitted), state, finish, tie, again)
 
@@ -127,6 +131,8 @@ def _greedy(checked: Checked, rule: Rule, state: State, index: int) -> Walk:
     tree, root = checked.tree, checked.root
     best = checked.result.argmax()
     nodes = _tree.follow(tree.tokens, tree.parents, best, root) if len(tree.tokens) else ()
+    if checked.result.astray:
+        nodes = tuple(takewhile(lambda node: root + 1 + node not in checked.result.astray, nodes))
     tokens = [int(best[root]), *(int(best[root + 1 + node]) for node in nodes)]
     finish: Literal["stop", "length"] | None = None
     if len(tokens) >= rule.limit - index:

@@ -3,6 +3,7 @@
 engine.py      a bundle's graphs as ONNX Runtime sessions
 inplace.py     a graph changed so that it writes keys and values where they stay
 wire.py        protocol buffers, read and written
+trying.py      whether rows are the same bits in any step
 segments.py    which tensors a graph takes and gives, and whether it does
 encoder.py     a source, run through the encoder's graph
 session.py     one conversation

@@ -26,6 +26,7 @@ from .segments import (
     windows,
 )
 from .session import OnnxSession
+from .trying import is_steady
 
 if TYPE_CHECKING:
     from edgedec.architecture import Architecture
@@ -65,6 +66,7 @@ class Onnx:
         check_size(bundle.manifest)
         self.learned = Learned(self.architecture.vocab, self.architecture.embed.dim)
         self._sessions: WeakSet[OnnxSession] = WeakSet()
+        self._steady: bool | None = None
         self.capabilities = _capabilities(form, self.architecture)
 
     @property
@@ -106,6 +108,12 @@ class Onnx:
         import onnxruntime
 
         return f"{__version__} onnxruntime {onnxruntime.__version__}"
+
+    def steady(self) -> bool:
+        """Whether rows are the same bits in steps of any width: tried once, in some steps."""
+        if self._steady is None:
+            self._steady = not self.capabilities.encoder and is_steady(self.session())
+        return self._steady
 
     def session(self) -> OnnxSession:
         """A new, empty session."""

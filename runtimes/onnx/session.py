@@ -43,15 +43,15 @@ class OnnxSession:
 
     def __init__(self, engine: Onnx) -> None:
         self._engine = engine
-        self._model = engine.architecture
+        self.model = engine.architecture
         parts = engine.parts
         self._blocks = [block for segment in parts.segments for block in segment.blocks]
         self._table = parts.table
-        self._crossing = crossing(self._model)
+        self._crossing = crossing(self.model)
         self._encoded = Encoded.nothing(self._crossing)
         self._bindings = Bindings(parts)
-        self._nothing = np.zeros((1, self._model.embed.dim), np.float32)
-        layers, context = self._model.layers, self._model.limits.context
+        self._nothing = np.zeros((1, self.model.embed.dim), np.float32)
+        layers, context = self.model.layers, self.model.limits.context
         self._adopt(RowTree(layers, context, SPARE, compact=True))
 
     def _adopt(self, tree: RowTree) -> None:
@@ -69,7 +69,7 @@ class OnnxSession:
 
     @property
     def _limit(self) -> int:
-        return self._model.limits.context + SPARE
+        return self.model.limits.context + SPARE
 
     @property
     def tokens(self) -> Sequence[int]:
@@ -84,7 +84,8 @@ class OnnxSession:
         run, chosen = self._plan(len(rows.tokens), layers, want)
         entry = self._entry(rows, run)
         call = self._tree.place(rows, run, engine.learned.ids)
-        self._lanes.place(call, np.asarray(rows.parents).tolist(), len(self._tree.tokens))
+        parents = np.asarray(rows.parents).tolist()
+        self._lanes.place(call, parents, len(self._tree.tokens), self._past.capacity)
         source = rows.tokens if rows.hidden is None else rows.hidden
         return self._run(call, run, chosen, want.hidden, (entry, source))
 
@@ -109,7 +110,7 @@ class OnnxSession:
             raise UsageError(_source.NOT_ENCODED)
         if count > capabilities.max_rows:
             raise InputError(f"a step of {count} rows; at most {capabilities.max_rows} fit")
-        run = layer_set(layers, self._model.layers, capabilities.cuts)
+        run = layer_set(layers, self.model.layers, capabilities.cuts)
         if want.hidden:
             check_hidden(want.hidden, run, capabilities.hidden_layers)
         return run, chosen_rows(want.logits, count)
@@ -119,7 +120,7 @@ class OnnxSession:
             if not run & 1:
                 raise UsageError("rows that do not begin at layer 0 need hidden vectors")
             return "ids"
-        width = self._model.embed.dim
+        width = self.model.embed.dim
         if rows.hidden.ndim != 2 or rows.hidden.shape[1] != width:
             raise UsageError(f"hidden vectors are [n, {width}], these {rows.hidden.shape}")
         return "vectors" if run & 1 else "hidden"
@@ -149,7 +150,9 @@ class OnnxSession:
         if bound.leaving is not None:
             self._remember(bound.leaving, call)
         shown = {layer: bound.hidden[layer] for layer in hidden}
-        return Result(call.handles, bound.logits, chosen, shown)
+        result = Result(call.handles, bound.logits, chosen, shown)
+        result.astray = self._lanes.astray(call)
+        return result
 
     def _reserve(self, slots: int) -> None:
         if slots <= self._past.capacity:
@@ -174,7 +177,7 @@ class OnnxSession:
         else:
             bound.entering[:] = values
             if entry == "vectors":
-                bound.ids[:] = np.arange(len(values)) + self._model.vocab
+                bound.ids[:] = np.arange(len(values)) + self.model.vocab
         bound.positions[:] = call.positions
         if chosen is not None:
             bound.head_rows[:] = chosen
@@ -218,7 +221,7 @@ class OnnxSession:
 
     def encode(self, source: Ints | Floats) -> None:
         """Run the encoder over a source and keep what it gives; see the contract."""
-        checked, encoder = _source.checked(source, self._model), self._engine.encoder
+        checked, encoder = _source.checked(source, self.model), self._engine.encoder
         assert encoder is not None
         self.truncate(0)
         if _source.key_of(checked) != self.source_key:
@@ -247,8 +250,8 @@ class OnnxSession:
 
     def load(self, path: Path) -> None:
         """Take over a saved trunk and its source; what was here is dropped."""
-        most = _source.most_rows(self._model)
-        limits = _state.Limits(self._model.limits.context, self._engine.learned.ids, most)
+        most = _source.most_rows(self.model)
+        limits = _state.Limits(self.model.limits.context, self._engine.learned.ids, most)
         found, heard = _state.read(path, self._engine.identity, self._shapes, limits)
         self._encoded = Encoded.restored(heard, self._crossing, found)
         self._take_over(found["tokens"].tolist(), found["positions"], found)
