@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -127,6 +128,9 @@ def _stepwise(checked: Checked, rule: Rule, state: State, index: int) -> Walk:
         if (node, token) not in children:
             break
         node = children[node, token]
+        if checked.root + 1 + node in checked.result.astray:
+            # The token is right, but what follows it was not computed as in plain decoding.
+            break
         nodes.append(node)
     return Walk(tuple(nodes), tuple(emitted), state, finish, tie, again)
 
@@ -136,6 +140,8 @@ def _greedy(checked: Checked, rule: Rule, state: State, index: int) -> Walk:
     tree, root = checked.tree, checked.root
     best = checked.result.argmax()
     nodes = _tree.follow(tree.tokens, tree.parents, best, root) if len(tree.tokens) else ()
+    if checked.result.astray:
+        nodes = tuple(takewhile(lambda node: root + 1 + node not in checked.result.astray, nodes))
     tokens = [int(best[root])]
     for node in nodes:
         tokens.append(int(best[root + 1 + node]))
@@ -162,8 +168,9 @@ def _drawn(checked: Checked, rule: Rule, state: State, index: int) -> Walk | Non
         if token in rule.stop:
             break
         node = _child(guesses, parents, node, token)
-        if node is not None:
-            nodes.append(node)
+        if node is None or row + node in result.astray:
+            break
+        nodes.append(node)
     return _ended(tuple(nodes), tokens, rule, state, index)
 
 

@@ -68,7 +68,7 @@ class Answering:
             stop=self._stop(chosen),
             limit=chosen.max_new_tokens,
             logprobs=chosen.logprobs,
-            near_ties=self.setup.engine.capabilities.exactness == "token",
+            near_ties=bool(self.drafting.parts) and not self.setup.engine.steady(),
             acceptance=self.drafting.rule,
         )
 

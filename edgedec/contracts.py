@@ -4,15 +4,14 @@ Read this first, then `decode.py`. A runtime never knows a strategy and a strate
 runtime; the loop in `decode.py` stands between them. What a model *is* stands in
 `architecture.py`, what export *writes* in `manifest.py`, what runtimes look like in `devices.py`.
 
-A session is a tree of rows. The committed rows are the trunk; every row since then is *living* and
-has a handle: living rows are numbered 0, 1, 2, ... in the order in which they were stepped, so a
-step of n rows takes the next n handles. `keep` ends that numbering: survivors become trunk or are
-renumbered from 0. Nothing is ever rolled back; what is not kept is dropped.
+A session is a tree of rows. Committed rows are the trunk; rows since then are *living* and have
+handles 0, 1, 2, ... in the order in which they were stepped: a step of n rows takes the next n.
+`keep` ends that numbering: survivors become trunk or are renumbered from 0, the rest is dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
@@ -47,8 +46,7 @@ class Rows:
 
     `tokens` [n] are ids (V and above are learned ids); with `hidden` [n, D] the rows enter with
     those vectors instead. `parents` [n] are handles, or TRUNK. `positions` [n] default to the
-    parent's + 1. `visible[i]` names further living rows that row i sees besides the trunk, its
-    ancestors and itself.
+    parent's + 1. `visible[i]` names living rows that row i sees besides trunk, path and itself.
     """
 
     tokens: Ints
@@ -63,8 +61,7 @@ class Want:
     """What a step must be able to answer; what is not asked for is not computed.
 
     `logits`: the rows (indices in the step) that get logits, None for all of them.
-    `hidden`: the layers whose outputs are wanted (0 is the embedding, L the last layer's output
-    before the final norm).
+    `hidden`: layers whose outputs are wanted (0: the embedding, L: the last, before the norm).
     """
 
     logits: tuple[int, ...] | None = None
@@ -72,7 +69,7 @@ class Want:
 
 
 class StepResult(Protocol):
-    """The outcome of one step. Arrays are views, valid until the session's next step.
+    """The outcome of one step; arrays are views, valid until the session's next step.
 
     `i` and `rows` count the rows of the step; those without logits raise an IndexError.
     """
@@ -80,6 +77,10 @@ class StepResult(Protocol):
     @property
     def handles(self) -> Sequence[int]:
         """The handles of the rows of this step."""
+
+    @property
+    def astray(self) -> Set[int]:
+        """Rows that may differ a little from those of plain decoding, and are better not kept."""
 
     def argmax(self) -> Ints:
         """The most likely token of each row [n]; -1 where no logits were wanted."""
@@ -105,7 +106,6 @@ class Session(Protocol):
         self, rows: Rows, layers: Layers | None = None, want: Want | None = None
     ) -> StepResult:
         """Run new rows through the model (`layers` None: all of it); the trunk is not touched.
-
         Rows that ran a skipping set of layers are scratch: seen only by rows of the same set.
 
         Raises:
@@ -143,7 +143,6 @@ class Session(Protocol):
         """Run the encoder over a source (ids, or features [n, F]) and keep what it gives.
 
         The trunk begins anew, as after `truncate(0)`; the source that is held costs nothing again.
-        Nothing is padded: row for row it is as for a padded and masked source.
 
         Raises:
             InputError: an empty source, or one longer than the model's limit.
@@ -168,11 +167,10 @@ class Session(Protocol):
 class Capabilities:
     """What a runtime can do with the model it has open.
 
-    `prompt_rows`: how many rows of a prompt a step should take (more are not faster, or need more
-    memory than they are worth).
-    `row_widths`: the only numbers of rows a step may have (static graphs; the loop pads), None for
-    any up to `max_rows`. `cuts`: layers at which a range may begin or end. `hidden_layers`: layers
-    whose output can be wanted. `kv_types`: storage of keys and values, the default first.
+    `prompt_rows`: how many rows of a prompt a step should take (more are not faster, or too big).
+    `row_widths`: the only numbers of rows a step may have (the loop pads), None for any. `cuts`:
+    layers at which a range may begin or end. `hidden_layers`: layers whose output can be wanted.
+    `kv_types`: storage of keys and values, the default first.
     """
 
     max_rows: int
@@ -194,6 +192,9 @@ class Engine(Protocol):
     @property
     def capabilities(self) -> Capabilities:
         """What this runtime can do with this bundle."""
+
+    def steady(self) -> bool:
+        """Whether rows are the same whatever shares their step, as far as trying shows."""
 
     def session(self) -> Session:
         """A new, empty session."""
@@ -300,8 +301,7 @@ class Outcome:
     on the accepted path; `emitted` the tokens that came out after those of `context`. `topk`
     [rows, k] and `hidden` [rows, D] hold what the strategies' `Needs` asked for, of all rows.
     `worth[i]`, if riders were offered, is what checking node i promised those who offered them: its
-    probability less the price of its row, in tokens, and of that their share. Arrays are views,
-    valid only during the call.
+    probability less the price of its row, in tokens, and of that their share. The arrays are views.
     """
 
     tree: Draft

@@ -5,7 +5,7 @@ It cannot keep a row, so a drafter cannot change the text. It knows no drafter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -124,6 +124,11 @@ class Resumed:
     def handles(self) -> Sequence[int]:
         """The handles of the rows."""
         return self._result.handles
+
+    @property
+    def astray(self) -> Set[int]:
+        """Rows that are better not kept."""
+        return self._result.astray
 
     def argmax(self) -> Ints:
         """The most likely token of each row [n]."""

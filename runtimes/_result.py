@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +18,8 @@ class StepRows:
 
     `chosen` are the rows with logits, in the order of their lines (None: row i has line i).
     """
+
+    astray: Set[int] = frozenset()
 
     def __init__(
         self,

@@ -112,6 +112,10 @@ class Fake:
             exactness="bitwise",
         )
 
+    def steady(self) -> bool:
+        """A row is a pure function of its path."""
+        return True
+
     def session(self) -> FakeSession:
         """A new, empty session."""
         return FakeSession(self)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -86,6 +86,10 @@ class ForcedEngine:
             inner.capabilities, cuts=(), hidden_layers=(), resume=False, learned_ids=False
         )
 
+    def steady(self) -> bool:
+        """As the inner engine's rows are."""
+        return self.inner.steady()
+
     def session(self) -> ForcedSession:
         """A new, empty session."""
         return ForcedSession(self)
@@ -130,6 +134,11 @@ class ForcedResult:
     def handles(self) -> Sequence[int]:
         """The handles of the rows of this step."""
         return self._inner.handles
+
+    @property
+    def astray(self) -> Set[int]:
+        """Rows that are better not kept."""
+        return self._inner.astray
 
     def argmax(self) -> Ints:
         """The most likely token of each row: part of the table's times."""

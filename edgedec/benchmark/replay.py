@@ -8,7 +8,7 @@ result is asked of both, so that a large vocabulary is paid for as well. It know
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -100,6 +100,10 @@ class ReplayEngine:
         self.watch = watch or Stopwatch()
         self.temperature = 0.0
         self.capabilities = _common(real.capabilities, shadow.capabilities, scale)
+
+    def steady(self) -> bool:
+        """As the real model's rows are."""
+        return self.real.steady()
 
     def session(self) -> ReplaySession:
         """A new, empty session."""
@@ -234,6 +238,11 @@ class ReplayResult:
     def handles(self) -> Sequence[int]:
         """The handles of the rows of this step, the same in both."""
         return self._real.handles
+
+    @property
+    def astray(self) -> Set[int]:
+        """Rows that are better not kept."""
+        return self._real.astray
 
     def argmax(self) -> Ints:
         """The real model's first choices."""

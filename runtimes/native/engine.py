@@ -115,6 +115,10 @@ class Native:
         """Another one may take another time for a step: edgedec's, and a sum over the engine."""
         return f"{__version__} {zlib.crc32(Path(_engine.__file__).read_bytes()):08x}"
 
+    def steady(self) -> bool:
+        """They are: see docs/design.md 2.2."""
+        return True
+
     def session(self) -> NativeSession:
         """A new, empty session."""
         return NativeSession(self)

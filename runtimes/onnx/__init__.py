@@ -1,12 +1,16 @@
 """ONNX Runtime: the portable back end. It serves the CPU; other devices are named, not used.
 
 engine.py      a bundle's graphs as ONNX Runtime sessions
+inplace.py     a graph changed so that it writes keys and values where they stay
+wire.py        protocol buffers, read and written
+trying.py      whether rows are the same bits in any step
 segments.py    which tensors a graph takes and gives, and whether it does
 encoder.py     a source, run through the encoder's graph
 session.py     one conversation
 bindings.py    the buffers of a step, bound once per shape
 buffers.py     numpy's memory as ONNX Runtime sees it
 keyvalues.py   keys and values of all rows
+lanes.py       which row lies where
 masks.py       who sees whom and how far apart, as numbers to add to the scores
 """
 

@@ -21,8 +21,9 @@ from edgedec.manifest import mask_name
 
 from .buffers import attach, by_layer, shrinking
 from .encoder import Encoded
-from .keyvalues import KeyValues, new
-from .segments import Block, Loaded, shows
+from .inplace import places
+from .keyvalues import KeyValues
+from .segments import Loaded, shows
 
 if TYPE_CHECKING:
     from edgedec.contracts import Floats
@@ -55,10 +56,10 @@ class Shape:
 
 @dataclass(slots=True)
 class Bound:
-    """The buffers of one shape, by the names of `edgedec.export.to_onnx`.
+    """The buffers of one shape, by the names of `edgedec.export.to_onnx` and `inplace`.
 
-    `made` are the new keys and values [layers, 2, G, n, d]; `leaving` what the last layer that is
-    run gives, where that is not the model's last.
+    `places` are, by number of key/value heads, where the new rows' keys and values go; `leaving`
+    is what the last layer that is run gives, where that is not the model's last.
     """
 
     ids: Indices
@@ -69,7 +70,7 @@ class Bound:
     entering: Floats | None
     logits: Floats
     hidden: dict[int, Floats] = field(default_factory=dict)
-    made: dict[Block, Floats] = field(default_factory=dict)
+    places: dict[int, Indices] = field(default_factory=dict)
     leaving: Floats | None = None
     options: Any = None
     chain: list[tuple[Loaded, Any]] = field(default_factory=list)
@@ -103,9 +104,9 @@ class Bound:
     @property
     def size(self) -> int:
         """Bytes of what grows with rows and vocabulary."""
-        arrays = [*self.masks.values(), *self.made.values(), *self.hidden.values(), self.logits]
-        places = 0 if self.buckets is None else self.buckets.nbytes
-        return places + sum(array.nbytes for array in arrays)
+        arrays = [*self.masks.values(), *self.hidden.values(), self.logits]
+        buckets = 0 if self.buckets is None else self.buckets.nbytes
+        return buckets + sum(array.nbytes for array in arrays)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +163,7 @@ class Bindings:
 
 def bind(parts: Parts, shape: Shape, past: KeyValues, learned: Floats) -> Bound:
     """Make the buffers of a shape and bind the segments that run it, in order."""
-    rows, width = shape.rows, parts.width
-    total = past.capacity + rows
+    rows, width, total = shape.rows, parts.width, past.capacity
     bound = Bound(
         ids=np.zeros(rows, np.int64),
         positions=np.zeros(rows, np.int64),
@@ -208,7 +208,7 @@ class _Chain:
         """Bind one segment; `stream` is what the one before gives."""
         binding = self.segment.session.io_binding()
         for block in self.segment.blocks:
-            self.bound.made[block] = new(block, self.shape.rows)
+            self.bound.places.setdefault(block.heads, _places(block.heads, self.shape.rows))
         given = self._outputs()
         values = self.bound.values
         for name, array in self._inputs(learned, stream).items():
@@ -227,6 +227,7 @@ class _Chain:
             "positions": bound.positions,
             "head_rows": bound.head_rows,
             **{mask_name(window): mask for window, mask in bound.masks.items()},
+            **{places(heads): array for heads, array in bound.places.items()},
             **by_layer("past", self.segment.blocks, self.past.arrays),
         }
         if bound.buckets is not None:
@@ -237,7 +238,8 @@ class _Chain:
 
     def _outputs(self) -> dict[str, Floats]:
         spec, shown = self.segment.spec, set(self.shape.hidden)
-        given = by_layer("new", self.segment.blocks, self.bound.made)
+        # The graph writes its new rows into the past itself.
+        given = by_layer("present", self.segment.blocks, self.past.arrays)
         if not spec.head:
             shown.add(spec.last)
         for layer in sorted(shown.intersection(shows(spec))):
@@ -246,3 +248,10 @@ class _Chain:
         if spec.head and self.shape.logits:
             given["logits"] = self.bound.logits
         return given
+
+
+def _places(heads: int, rows: int) -> Indices:
+    """[heads, n, 2]: the head, and the slot that is still to be filled in."""
+    found = np.zeros((heads, rows, 2), np.int64)
+    found[:, :, 0] = np.arange(heads)[:, None]
+    return found

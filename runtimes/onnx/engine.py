@@ -14,13 +14,24 @@ from edgedec.runtimes._learned import Learned
 
 from .bindings import Parts
 from .encoder import Encoder
-from .segments import Loaded, check_chain, check_size, crossing, load, windows
+from .inplace import in_place
+from .segments import (
+    Loaded,
+    blocks,
+    check_chain,
+    check_size,
+    crossing,
+    layer_names,
+    load,
+    windows,
+)
 from .session import OnnxSession
+from .trying import is_steady
 
 if TYPE_CHECKING:
     from edgedec.architecture import Architecture
     from edgedec.contracts import Floats
-    from edgedec.manifest import OnnxForm
+    from edgedec.manifest import OnnxForm, Segment
 
 MAX_ROWS = 512
 
@@ -49,13 +60,13 @@ class Onnx:
             # sources left 190 MB behind. Steps and encoder are as fast without.
             options.enable_mem_pattern = False
         self._segments: list[Loaded] | None = [
-            load(spec, _session(bundle.file(spec.file), options), self.architecture, form.hidden)
-            for spec in form.segments
+            _segment(spec, bundle, options, form.hidden) for spec in form.segments
         ]
         self._encoder = _encoder(bundle, form, options)
         check_size(bundle.manifest)
         self.learned = Learned(self.architecture.vocab, self.architecture.embed.dim)
         self._sessions: WeakSet[OnnxSession] = WeakSet()
+        self._steady: bool | None = None
         self.capabilities = _capabilities(form, self.architecture)
 
     @property
@@ -97,6 +108,12 @@ class Onnx:
         import onnxruntime
 
         return f"{__version__} onnxruntime {onnxruntime.__version__}"
+
+    def steady(self) -> bool:
+        """Whether rows are the same bits in steps of any width: tried once, in some steps."""
+        if self._steady is None:
+            self._steady = not self.capabilities.encoder and is_steady(self.session())
+        return self._steady
 
     def session(self) -> OnnxSession:
         """A new, empty session."""
@@ -149,12 +166,31 @@ def _encoder(bundle: Bundle, form: OnnxForm, options: Any) -> Encoder | None:
     return Encoder(form.encoder, _session(bundle.file(form.encoder), options), architecture)
 
 
-def _session(path: Path, options: Any) -> Any:
+def _segment(spec: Segment, bundle: Bundle, options: Any, hidden: tuple[int, ...]) -> Loaded:
+    path, architecture = bundle.file(spec.file), bundle.manifest.architecture
+    held = layer_names("past", blocks(spec, architecture))
+    try:
+        graph = in_place(path.read_bytes(), {name: held[name][0].heads for name in held})
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, LookupError) as error:
+        raise BundleError(
+            f"{path.name} cannot be loaded by ONNX Runtime, it is no step of this model "
+            f"({error}): export again"
+        ) from None
+    # The weights lie in a file beside the graph's.
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", str(path.parent)
+    )
+    return load(spec, _session(path, options, graph), architecture, hidden)
+
+
+def _session(path: Path, options: Any, graph: bytes | None = None) -> Any:
     from onnxruntime import InferenceSession
 
     try:
         return InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+            graph or str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
         )
     except Exception as error:  # ONNX Runtime's errors have no common class of their own.
         reason = str(error).splitlines()[0]

@@ -1,7 +1,7 @@
 """Keys and values of all rows of one session, by slot. It knows no tree: who names slots decides.
 
-One array [layers, 2, G, capacity, d] per block of equal layers, so that what a step made is put
-into place by one assignment per block. It grows in place: two copies are never in memory.
+One array [layers, 2, G, capacity, d] per block of equal layers, into which a step writes its new
+rows itself (`inplace`). It grows in place: two copies are never in memory.
 """
 
 from __future__ import annotations
@@ -46,16 +46,10 @@ class KeyValues:
             spread(flat, (math.prod(shape[:3]), before, block.dim), capacity)
         self.arrays = self._views()
 
-    def write(self, rows: Mapping[Block, Floats], slots: Indices) -> None:
-        """Put new rows [layers, 2, G, n, d] of some blocks into their slots."""
-        first, last = int(slots[0]), int(slots[-1])
-        # A slice is several times as fast as an index array.
-        together = last - first == len(slots) - 1 and (
-            len(slots) < 3 or bool((np.diff(slots) == 1).all())
-        )
-        target = slice(first, last + 1) if together else slots
-        for block, made in rows.items():
-            self.arrays[block][:, :, :, target] = made
+    def move(self, source: Sequence[int], target: Sequence[int]) -> None:
+        """Move rows to other slots; what lay there is gone."""
+        for array in self.arrays.values():
+            array[:, :, :, target] = array[:, :, :, source]
 
     def gathered(self, slots: Indices) -> dict[str, Floats]:
         """The rows in these slots, by block name: [layers, 2, G, len(slots), d]."""
@@ -69,7 +63,7 @@ class KeyValues:
 
 
 def new(block: Block, rows: int) -> Floats:
-    """An array for the new rows of a step."""
+    """An array for so many rows of all layers of a block."""
     return np.zeros(_shape(block, rows), np.float32)
 
 

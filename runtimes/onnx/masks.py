@@ -1,7 +1,7 @@
 """Who sees whom, as numbers that a graph adds to its scores: 0 for seen, a very negative one else.
 
-And how far apart they are, as T5's buckets. Columns are first the slots of the past, then the rows
-of the step. It knows no model but the windows and the bias table of its layers.
+And how far apart they are, as T5's buckets. Columns are slots, those of the step's own rows among
+them. It knows no model but the windows and the bias table of its layers.
 """
 
 from __future__ import annotations
@@ -48,30 +48,24 @@ class Masks:
         self._positions = np.pad(self._positions, (0, more))
 
     def fill(self, masks: Mapping[int | None, Floats], call: Call, tree: RowTree) -> None:
-        """Write the masks [n, capacity + n] of the windows for one call."""
+        """Write the masks [n, capacity] of the windows for one call."""
         self._follow(tree)
         self._positions[call.slots] = call.positions
         own = SEEN if len(call.slots) == 1 else np.where(call.own, SEEN, HIDDEN)
         past = np.where(call.past, SEEN, HIDDEN) if len(call.past_slots) else None
-        capacity = len(self._trunk)
         for window, mask in masks.items():
-            mask[:, :capacity] = self._trunk
+            mask[:] = self._trunk
             if past is not None:
                 mask[:, call.past_slots] = past
-            mask[:, capacity:] = own
+            mask[:, call.slots] = own
             if window is not None and call.positions.max() >= window:
-                self._hide_far(mask, call, window)
+                mask[call.positions[:, None] - self._positions >= window] = HIDDEN
 
     def fill_buckets(self, places: Indices, call: Call) -> None:
-        """Write the buckets [n, capacity + n] of the call whose masks were filled last."""
-        capacity, far = len(self._trunk), len(self._lookup) // 2
-        here = call.positions[:, None]
-        for columns, there in (
-            (slice(capacity), self._positions),
-            (slice(capacity, None), call.positions),
-        ):
-            apart = np.clip(here - there, -far, far)
-            places[:, columns] = self._lookup[apart + far]
+        """Write the buckets [n, capacity] of the call whose masks were filled last."""
+        far = len(self._lookup) // 2
+        apart = np.clip(call.positions[:, None] - self._positions, -far, far)
+        places[:] = self._lookup[apart + far]
 
     def _follow(self, tree: RowTree) -> None:
         """Mark what became trunk since the last step; after a cut, anew."""
@@ -83,8 +77,3 @@ class Masks:
             self._trunk[slots] = SEEN
             self._positions[slots] = tree.trunk_positions[self._known :]
             self._known += len(slots)
-
-    def _hide_far(self, mask: Floats, call: Call, window: int) -> None:
-        here = call.positions[:, None]
-        mask[:, : len(self._trunk)][here - self._positions >= window] = HIDDEN
-        mask[:, len(self._trunk) :][here - call.positions >= window] = HIDDEN

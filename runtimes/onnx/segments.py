@@ -1,7 +1,7 @@
 """What the graphs of encoder and segments take and give, and the check that a file really does.
 
-The interface is described in `edgedec.export.to_onnx`. Sizes come from the architecture, so that
-nothing in a graph is believed that the manifest does not say.
+The interface is described in `edgedec.export.to_onnx`, and what becomes of it in `inplace`. Sizes
+come from the architecture, so that nothing in a graph is believed that the manifest does not say.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from edgedec.architecture import Architecture, Attention
 from edgedec.errors import BundleError
 from edgedec.manifest import Manifest, OnnxForm, Segment, mask_name
 from edgedec.weights import shapes
+
+from .inplace import places
 
 FLOATS, WHOLE = "tensor(float)", "tensor(int64)"
 
@@ -179,11 +181,13 @@ def _takes(spec: Segment, architecture: Architecture) -> dict[str, Form]:
     if any(layer.self_attention.bias_table for layer in layers):
         takes["buckets"] = (WHOLE, None, None)
     takes |= _keys_and_values("cross", crossing(architecture, spec.first, spec.last))
-    return takes | _keys_and_values("past", blocks(spec, architecture))
+    held = blocks(spec, architecture)
+    takes |= {places(block.heads): (WHOLE, None, None, None) for block in held}
+    return takes | _keys_and_values("past", held)
 
 
 def _gives(spec: Segment, architecture: Architecture) -> dict[str, Form]:
-    gives = _keys_and_values("new", blocks(spec, architecture))
+    gives = _keys_and_values("present", blocks(spec, architecture))
     width = architecture.embed.dim
     gives |= {f"hidden.{layer}": (FLOATS, None, width) for layer in shows(spec)}
     return gives | ({"logits": (FLOATS, None, architecture.vocab)} if spec.head else {})

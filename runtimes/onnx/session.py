@@ -1,7 +1,7 @@
 """One conversation with a model in ONNX form; see `edgedec.contracts.Session`.
 
-The tree says who sees whom and which slots are free; here that is put into the buffers of a step,
-and what comes out is put into its slots. It knows no strategy and no text.
+The tree says who sees whom and in which slots; here that is put into the buffers of a step, which
+writes its keys and values into their slots. It knows no strategy and no text.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from edgedec.runtimes._result import Result, chosen_rows
 from .bindings import Bindings, Bound, Entry, Shape
 from .encoder import Encoded
 from .keyvalues import KeyValues, shapes
+from .lanes import Lanes
 from .masks import Masks
 from .segments import crossing
 
@@ -42,22 +43,23 @@ class OnnxSession:
 
     def __init__(self, engine: Onnx) -> None:
         self._engine = engine
-        self._model = engine.architecture
+        self.model = engine.architecture
         parts = engine.parts
         self._blocks = [block for segment in parts.segments for block in segment.blocks]
         self._table = parts.table
-        self._crossing = crossing(self._model)
+        self._crossing = crossing(self.model)
         self._encoded = Encoded.nothing(self._crossing)
         self._bindings = Bindings(parts)
-        self._nothing = np.zeros((1, self._model.embed.dim), np.float32)
-        self._adopt(RowTree(self._model.layers, self._model.limits.context, SPARE))
+        self._nothing = np.zeros((1, self.model.embed.dim), np.float32)
+        layers, context = self.model.layers, self.model.limits.context
+        self._adopt(RowTree(layers, context, SPARE, compact=True))
 
     def _adopt(self, tree: RowTree) -> None:
         """Begin anew with a tree and empty buffers that can hold it."""
         capacity = bucket(tree.width, self._limit)
         self._tree = tree
         self._past = KeyValues(self._blocks, capacity)
-        self._masks = Masks(capacity, self._table)
+        self._lanes, self._masks = Lanes(), Masks(capacity, self._table)
         self._leaving: Floats | None = None
         self._bindings.clear()
 
@@ -67,7 +69,7 @@ class OnnxSession:
 
     @property
     def _limit(self) -> int:
-        return self._model.limits.context + SPARE
+        return self.model.limits.context + SPARE
 
     @property
     def tokens(self) -> Sequence[int]:
@@ -82,6 +84,8 @@ class OnnxSession:
         run, chosen = self._plan(len(rows.tokens), layers, want)
         entry = self._entry(rows, run)
         call = self._tree.place(rows, run, engine.learned.ids)
+        parents = np.asarray(rows.parents).tolist()
+        self._lanes.place(call, parents, len(self._tree.tokens), self._past.capacity)
         source = rows.tokens if rows.hidden is None else rows.hidden
         return self._run(call, run, chosen, want.hidden, (entry, source))
 
@@ -90,6 +94,7 @@ class OnnxSession:
         want = want or _ANY
         run, chosen = self._plan(len(handles), layers, want)
         call = self._tree.resume(handles, run)
+        self._lanes.find(call)
         leaving = self._leaving
         if leaving is None:
             raise UsageError("no row has left the model early, so there is none to resume")
@@ -105,7 +110,7 @@ class OnnxSession:
             raise UsageError(_source.NOT_ENCODED)
         if count > capabilities.max_rows:
             raise InputError(f"a step of {count} rows; at most {capabilities.max_rows} fit")
-        run = layer_set(layers, self._model.layers, capabilities.cuts)
+        run = layer_set(layers, self.model.layers, capabilities.cuts)
         if want.hidden:
             check_hidden(want.hidden, run, capabilities.hidden_layers)
         return run, chosen_rows(want.logits, count)
@@ -115,7 +120,7 @@ class OnnxSession:
             if not run & 1:
                 raise UsageError("rows that do not begin at layer 0 need hidden vectors")
             return "ids"
-        width = self._model.embed.dim
+        width = self.model.embed.dim
         if rows.hidden.ndim != 2 or rows.hidden.shape[1] != width:
             raise UsageError(f"hidden vectors are [n, {width}], these {rows.hidden.shape}")
         return "vectors" if run & 1 else "hidden"
@@ -132,7 +137,7 @@ class OnnxSession:
         logits = count if chosen is None else len(chosen)
         shape = Shape(count, logits, chosen is None, run, hidden, source[0])
         try:
-            self._reserve()
+            self._reserve(int(call.slots.max()) + 1)
             # The graph reads a row of the table even where there is none.
             learned = self._engine.learned.vectors
             learned = learned if len(learned) else self._nothing
@@ -142,16 +147,17 @@ class OnnxSession:
         except BaseException:
             self._tree.withdraw(call)
             raise
-        self._past.write(bound.made, call.slots)
         if bound.leaving is not None:
             self._remember(bound.leaving, call)
         shown = {layer: bound.hidden[layer] for layer in hidden}
-        return Result(call.handles, bound.logits, chosen, shown)
+        result = Result(call.handles, bound.logits, chosen, shown)
+        result.astray = self._lanes.astray(call)
+        return result
 
-    def _reserve(self) -> None:
-        if self._tree.width <= self._past.capacity:
+    def _reserve(self, slots: int) -> None:
+        if slots <= self._past.capacity:
             return
-        capacity = bucket(self._tree.width, self._limit)
+        capacity = bucket(slots, self._limit)
         self._bindings.clear()
         self._past.grow(capacity)
         self._masks.grow(capacity)
@@ -171,10 +177,12 @@ class OnnxSession:
         else:
             bound.entering[:] = values
             if entry == "vectors":
-                bound.ids[:] = np.arange(len(values)) + self._model.vocab
+                bound.ids[:] = np.arange(len(values)) + self.model.vocab
         bound.positions[:] = call.positions
         if chosen is not None:
             bound.head_rows[:] = chosen
+        for places in bound.places.values():
+            places[:, :, 1] = call.slots
         self._masks.fill(bound.masks, call, self._tree)
         if bound.buckets is not None:
             self._masks.fill_buckets(bound.buckets, call)
@@ -189,11 +197,17 @@ class OnnxSession:
 
     def keep(self, leaves: Sequence[int]) -> tuple[int, ...]:
         """Let the leaves and their ancestors live on; see the contract."""
-        return self._tree.keep(leaves)
+        trunk = len(self._tree.tokens)
+        kept = self._tree.keep(leaves)
+        source, target = self._lanes.keep(self._tree, trunk)
+        if source:
+            self._past.move(source, target)
+        return kept
 
     def truncate(self, length: int) -> None:
         """Cut the trunk to its first `length` rows and drop all living rows."""
         self._tree.truncate(length)
+        self._lanes.clear()
 
     @property
     def source_rows(self) -> int:
@@ -207,7 +221,7 @@ class OnnxSession:
 
     def encode(self, source: Ints | Floats) -> None:
         """Run the encoder over a source and keep what it gives; see the contract."""
-        checked, encoder = _source.checked(source, self._model), self._engine.encoder
+        checked, encoder = _source.checked(source, self.model), self._engine.encoder
         assert encoder is not None
         self.truncate(0)
         if _source.key_of(checked) != self.source_key:
@@ -236,8 +250,8 @@ class OnnxSession:
 
     def load(self, path: Path) -> None:
         """Take over a saved trunk and its source; what was here is dropped."""
-        most = _source.most_rows(self._model)
-        limits = _state.Limits(self._model.limits.context, self._engine.learned.ids, most)
+        most = _source.most_rows(self.model)
+        limits = _state.Limits(self.model.limits.context, self._engine.learned.ids, most)
         found, heard = _state.read(path, self._engine.identity, self._shapes, limits)
         self._encoded = Encoded.restored(heard, self._crossing, found)
         self._take_over(found["tokens"].tolist(), found["positions"], found)

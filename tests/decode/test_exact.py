@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from edgedec.contracts import TRUNK, Context, Draft, Needs, Outcome, Rows
 from edgedec.decode import Tally
 from edgedec.errors import UsageError
 from edgedec.host import Scratch
+from edgedec.runtimes.fake import FakeSession
 from edgedec.sampling import Sampler, Sampling
 from edgedec.strategies.plain import Silent
 
@@ -194,6 +195,34 @@ def test_near_ties_of_drafted_turns_are_left_to_plain_ones(temperature: float) -
         assert done.tally.passes - len(drafted) >= len(plain.tokens)
     else:
         assert done.tally.near_ties <= drawn // 2
+
+
+class Straying(FakeSession):
+    """Drafted rows at even places are astray: what follows them is wrong."""
+
+    strayed = 0
+
+    def step(self, rows: Rows, *args: Any, **given: Any) -> Any:
+        result = super().step(rows, *args, **given)
+        if self.tokens:
+            result.astray = set(range(2, len(rows.tokens), 2))
+            for row in result.astray:
+                result._logits[result.line(row)] = np.roll(result._logits[result.line(row)], 1)
+            self.strayed += len(result.astray)
+        return result
+
+
+@pytest.mark.parametrize("near_ties", [False, True])
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_what_follows_rows_astray_is_not_believed(temperature: float, near_ties: bool) -> None:
+    sampler = Sampler.build(Sampling(temperature=temperature, seed=1))
+    rule = Rule(sampler, frozenset(), 40, near_ties=near_ties)
+    plain, engine = run(fake(), Silent(), [3], rule), fake()
+    session = Straying(engine)
+    tally, guesses = Tally(), Guesses(plain.tokens, 0.9, 1)
+    steps = drafted(engine, session, [guesses])[0].run([3], rule, tally)
+    assert [each.token for step in steps for each in step] == plain.tokens
+    assert session.strayed and tally.accepted > 0
 
 
 class EarlyExit(Silent):

@@ -75,6 +75,9 @@ class Timed:
     def clock(self) -> float:
         return self.now
 
+    def steady(self) -> bool:
+        return True
+
     def session(self) -> Any:
         return TimedSession(self, self.fake.session())
 

@@ -32,7 +32,8 @@ def test_rows_stay_in_their_slots_when_buffers_grow() -> None:
             )
             for block in blocks
         }
-        past.write(rows, slots)
+        for block in blocks:
+            past.arrays[block][:, :, :, slots] = rows[block]
         gathered = past.gathered(slots)
         for block in blocks:
             np.testing.assert_array_equal(
@@ -43,44 +44,45 @@ def test_rows_stay_in_their_slots_when_buffers_grow() -> None:
     assert all(np.isfinite(array).all() for array in past.arrays.values())
 
 
-@pytest.mark.parametrize("slots", [[3], [3, 4], [4, 3], [2, 3, 4], [2, 4, 3, 5], [0, 5]])
-def test_rows_are_written_where_they_belong(slots: list[int]) -> None:
+@pytest.mark.parametrize(("source", "target"), [([5], [1]), ([2, 3], [1, 2]), ([3, 5], [0, 3])])
+def test_rows_move_down(source: list[int], target: list[int]) -> None:
     block = Block(0, 2, 1, 3)
     past = KeyValues([block], 6)
-    rows = np.arange(2 * 2 * len(slots) * 3, dtype=np.float32).reshape(2, 2, 1, len(slots), 3) + 1
-    past.write({block: rows}, np.array(slots))
-    for index, slot in enumerate(slots):
-        np.testing.assert_array_equal(past.arrays[block][:, :, :, slot], rows[:, :, :, index])
-    assert np.count_nonzero(past.arrays[block]) == rows.size
+    past.arrays[block][:] = before = np.random.default_rng(0).random((2, 2, 1, 6, 3), np.float32)
+    past.move(source, target)
+    for old, new in zip(source, target, strict=True):
+        np.testing.assert_array_equal(past.arrays[block][:, :, :, new], before[:, :, :, old])
+    still = [slot for slot in range(6) if slot not in target]
+    np.testing.assert_array_equal(past.arrays[block][:, :, :, still], before[:, :, :, still])
 
 
 def test_masks_say_who_sees_whom() -> None:
-    tree, masks = RowTree(1, 100), Masks(4)
+    tree, masks = RowTree(1, 100, compact=True), Masks(4)
     tree.place(Rows(np.array([1, 1, 1]), np.array([-1, 0, 1])), 1, 9)
     tree.keep([2])
     masks.grow(8)
-    buffers = {window: np.zeros((2, 10), np.float32) for window in (None, 2)}
+    buffers = {window: np.zeros((2, 8), np.float32) for window in (None, 2)}
     call = tree.place(Rows(np.array([1, 1]), np.array([-1, 0])), 1, 9)
     masks.fill(buffers, call, tree)
     seen = {window: (mask == 0).nonzero()[1].tolist() for window, mask in buffers.items()}
-    # Row 0 (position 3, column 8) and row 1 (position 4, column 9) after a trunk of 0, 1, 2.
-    assert seen == {None: [0, 1, 2, 8, 0, 1, 2, 8, 9], 2: [2, 8, 8, 9]}
+    # Row 0 (position and column 3) and row 1 (4) after a trunk of 0, 1, 2.
+    assert seen == {None: [0, 1, 2, 3, 0, 1, 2, 3, 4], 2: [2, 3, 3, 4]}
     assert {float(value) for value in np.unique(buffers[2])} == {0.0, float(np.float32(-3e38))}
 
 
 @pytest.mark.parametrize("both", [False, True])
 def test_buckets_follow_the_tree(both: bool) -> None:
     table = BiasTable(buckets=8, max_distance=10, bidirectional=both)
-    tree, masks = RowTree(1, 100), Masks(40, table)
+    tree, masks = RowTree(1, 100, compact=True), Masks(40, table)
     trunk = Rows(np.full(30, 1), np.arange(-1, 29), positions=np.arange(30) * 2)
     tree.place(trunk, 1, 9)
     tree.keep([29])
     call = tree.place(Rows(np.array([1, 1, 1]), np.array([-1, 0, 0])), 1, 9)
-    masks.fill({None: np.zeros((3, 43), np.float32)}, call, tree)
-    found = np.full((3, 43), -1)
+    masks.fill({None: np.zeros((3, 40), np.float32)}, call, tree)
+    found = np.full((3, 40), -1)
     masks.fill_buckets(found, call)
     here = np.array([59, 60, 60])
-    for columns, there in ((slice(30), np.arange(30) * 2), (slice(40, None), here)):
+    for columns, there in ((slice(30), np.arange(30) * 2), (slice(30, 33), here)):
         expected = buckets(table, there[None, :] - here[:, None])
         np.testing.assert_array_equal(found[:, columns], expected)
     assert found.min() >= 0 and found.max() < 8
