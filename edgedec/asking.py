@@ -129,10 +129,12 @@ class Trials:
 
         What a trial after the rest needs is not spent on peeks, which would take all there is.
         """
-        found = self._affords(source, 1 + TURNS, rate)
-        if found and not source.cheap(rate):
-            self._left += TURNS * source.cost.value
-        return found
+        needed = 0.0 if source.cheap(rate) else (1 + TURNS) * source.cost.value
+        return self._left >= needed
+
+    def pay(self, seconds: float) -> None:
+        """A peek took so long: however little, on a small model many are felt."""
+        self._left -= seconds
 
     def explore(self, sources: Sequence[Source], rate: float) -> None:
         """Give those a trial that were not asked for long, the longest first.

@@ -230,6 +230,8 @@ class Planner:
         if self._peeking or (self._pace.on_trial and not trying):
             # What looks best among much that was hardly checked yet is seldom as good as it looks.
             if not self._pace.worth(1 + (tokens - 1) * CAUTION, step, self._clockwork.plain):
+                # Nothing is checked, so nothing comes of it either.
+                self._expected = 1.0, self._step(1)
                 return _EMPTY
             if self._peeking:
                 self._pace.wake()
@@ -336,7 +338,9 @@ class Planner:
             return
         self._clockwork.add(rows, step + self._saved, not self.asked and not self._peeking)
         self._trials.earn(step + host, self._sources)
-        if not self._peeking:
+        if self._peeking:
+            self._trials.pay(max(host - self._pace.plain.value, 0.0))
+        else:
             # Finding out whether someone pays is no price of those who do.
             host -= sum(s.spent for s in self._sources if s.asked and s.tried)
             (self._pace.drafted if self.asked else self._pace.plain).add(max(host, 0.0))

@@ -67,7 +67,10 @@ def test_a_peek_costs_little_or_is_left_out() -> None:
     assert not trials.peek(dear, RATE), "what a trial needs is left"
     trials.earn(10e-3 / SHARE, [cheap, dear])
     assert trials.peek(dear, RATE)
+    trials.pay(5e-3)
     assert not trials.peek(dear, RATE), "the time is spent"
+    trials.pay(11e-3)
+    assert not trials.peek(cheap, RATE), "many that cost little cost much"
 
 
 def test_after_a_rest_those_are_tried_whom_time_is_left_for() -> None:
