@@ -159,17 +159,18 @@ def _drawn(checked: Checked, rule: Rule, state: State, index: int) -> Walk | Non
     temperature, seed = sampling.temperature, sampling.seed
     nodes: list[int] = []
     tokens: list[int] = []
-    node: int | None = TRUNK
-    while node is not None and len(tokens) < rule.limit - index:
+    node = TRUNK
+    while len(tokens) < rule.limit - index:
         token = _tree.draw(result.logits(row + node), temperature, seed, index + len(tokens))
         if token < 0:
             return None
         tokens.append(token)
         if token in rule.stop:
             break
-        node = _child(guesses, parents, node, token)
-        if node is None or row + node in result.astray:
+        child = _child(guesses, parents, node, token)
+        if child is None or row + child in result.astray:
             break
+        node = child
         nodes.append(node)
     return _ended(tuple(nodes), tokens, rule, state, index)
 

@@ -25,6 +25,12 @@ CHEAP = 0.1
 several proposed is theirs."""
 SHARE = 0.015
 """Of all time, what may be spent on asking dear drafters that did not pay of late."""
+TURNS = 2
+"""A trial's turns: some only know after one in which they were asked where they are."""
+KNOWN = 4
+"""After so many turns it is known what a drafter brings."""
+HOPELESS = 4.0
+"""One whose time is worth more tokens than this is known after two: no guess is right so often."""
 
 
 class Reader(Protocol):
@@ -78,18 +84,18 @@ class Source:
         """Whether it costs hardly anything, by what it took of late."""
         return rate * self.cost.value < CHEAP
 
+    def pays(self, rate: float, budget: int) -> bool:
+        """Whether it brings more than its time would give without it; so far unknown ones may."""
+        price = self.price(rate, budget)
+        turns = 2 if price > HOPELESS else KNOWN
+        return self.gain.count < turns or self.gain.value >= price or price < NOTHING
+
     def wanted(self, rate: float, budget: int) -> bool:
-        """Whether it is asked in this turn: it brings more than its time would give without it, so
-        far unknown ones may, or it is on trial."""
-        gain, unknown = self.gain.value, self.gain.count < 4
-        pays = unknown or self.riders > 0
-        if not pays:
-            price = rate * (self.drafter.expected_cost(budget) or self.cost.value)
-            pays = gain >= price or price < NOTHING
+        """Whether it is asked in this turn."""
+        pays = self.riders > 0 or self.pays(rate, budget)
         found = pays or self.trial > 0
-        self.tried = unknown or (found and not pays)
-        if self.trial > 0:
-            self.trial -= 1
+        self.tried = self.gain.count < KNOWN or (found and not pays)
+        self.trial -= self.trial > 0
         self.idle = 0 if found else self.idle + 1
         return found
 
@@ -115,8 +121,16 @@ class Trials:
         return True
 
     def peek(self, source: Source, rate: float) -> bool:
-        """Whether one may be asked once, to see whether drafting pays by now."""
-        return self._affords(source, 1, rate)
+        """Whether one may be asked once, to see whether drafting pays by now.
+
+        What a trial after the rest needs is not spent on peeks, which would take all there is.
+        """
+        needed = 0.0 if source.cheap(rate) else (1 + TURNS) * source.cost.value
+        return self._left >= needed
+
+    def pay(self, seconds: float) -> None:
+        """A peek took so long: however little, on a small model many are felt."""
+        self._left -= seconds
 
     def explore(self, sources: Sequence[Source], rate: float) -> None:
         """Give those a trial that were not asked for long, the longest first.
@@ -133,24 +147,29 @@ class Trials:
                 waited |= not self._try(each, rate)
 
     def again(self, sources: Sequence[Source], rate: float) -> None:
-        """After a rest: all that can be afforded, the cheapest first, and that one in any case."""
-        for place, each in enumerate(sorted(sources, key=lambda source: source.cost.value)):
-            if not place:
-                each.trial = 2
-            else:
-                self._try(each, rate)
+        """After a rest: all that can be afforded, the cheapest first."""
+        for each in sorted(sources, key=lambda source: source.cost.value):
+            self._try(each, rate)
 
     def _try(self, source: Source, rate: float) -> bool:
-        # Two turns: some only know after one in which they were asked where they are.
-        found = self._affords(source, 2, rate)
+        found = self._affords(source, TURNS, rate)
         if found:
-            source.trial, source.idle = 2, 0
+            source.trial, source.idle = TURNS, 0
+            source.gain.count = min(source.gain.count, KNOWN)
         return found
 
 
 def free(sources: Sequence[Source], rate: float) -> int:
     """The set of those that cost hardly anything."""
     return sum([1 << i for i, each in enumerate(sources) if rate * each.cost.value < CHEAP])
+
+
+def trying(sources: Sequence[Source], rate: float) -> bool:
+    """Whether one is asked to see whether it pays by now, with time that was put aside for it."""
+    return any(
+        each.asked and each.tried and each.gain.count >= KNOWN and not each.cheap(rate)
+        for each in sources
+    )
 
 
 def leave_out(sources: Sequence[Source], rate: float) -> bool:

@@ -63,12 +63,16 @@ class Clockwork:
     """
 
     GROUPS, EVERY = (1, 4, 8, 16, WIDEST), 16
+    STEADY, LATE = 0.05, 0.25
+    """What a plain step among many counts in their average, and what one does that comes after 100
+    drafted ones: the machine may be another by then."""
 
     def __init__(self, costs: Costs) -> None:
         self._costs = costs
         # The table counts as four turns of what it says.
         self._drift = [Average(1.0, most=4.0, count=4) for _ in self.GROUPS]
         self._even, self._was_plain = Average(1.0, most=4.0, count=1), False
+        self._since = 0
         self._group = np.searchsorted(self.GROUPS, np.arange(WIDEST + 1)).tolist()
         self._past = self._turns = 0
         self._tabled: list[float] = []
@@ -111,7 +115,11 @@ class Clockwork:
         drift = seconds / self._tabled[rows]
         self._drift[self._group[rows]].add(drift)
         if plain and self._was_plain:
+            late = self._since >= 100
+            self._even.pace, self._even.most = (self.LATE, 2.0) if late else (self.STEADY, 4.0)
             self._even.add(drift)
+            self._since = 0
+        self._since += not plain
         self._was_plain = plain
 
 

@@ -121,11 +121,12 @@ class Planner:
         if not self._sources:
             return _EMPTY
         mode = self._pace.mode() if self._policy is None else "draft"
-        if mode == "peek" and not self._trials.peek(self._cheapest, self.rate):
+        if mode == "peek" and not self._may_peek():
             mode = "plain"
         if mode == "plain":
             self.rests = self._pace.skip()
-            self._trials.earn((1 + self.rests) * self._plain, self._sources)
+            # This turn's own time is told when it is over; of those that follow nobody hears.
+            self._trials.earn(self.rests * self._plain, self._sources)
         if mode == "plain" or budget < 1 or depth < 1:
             return _EMPTY
         if pending >= WIDEST:
@@ -181,11 +182,15 @@ class Planner:
             self._pace.rest()
         return drafts
 
+    def _may_peek(self) -> bool:
+        cheapest = self._cheapest
+        return cheapest is not None and self._trials.peek(cheapest, self.rate)
+
     @property
-    def _cheapest(self) -> Source:
+    def _cheapest(self) -> Source | None:
         # Those that follow hidden states do not know where they are while drafting rests.
-        knowing = [source for source in self._sources if not source.reads] or self._sources
-        return min(knowing, key=lambda source: source.cost.value)
+        knowing = [source for source in self._sources if not source.reads]
+        return min(knowing, key=lambda source: source.cost.value) if knowing else None
 
     @property
     def _plain(self) -> float:
@@ -223,9 +228,12 @@ class Planner:
         tokens, step = 1 + self._core.value, self._step(self._pending + kept + found.count)
         # What riders are worth comes in the next turn, and is counted there.
         self._expected = tokens if below is None else 1 + sum(riders.paths(tree)), step
-        if self._peeking or self._pace.on_trial:
+        trying = asking.trying(self._sources, self.rate)
+        if self._peeking or (self._pace.on_trial and not trying):
             # What looks best among much that was hardly checked yet is seldom as good as it looks.
             if not self._pace.worth(1 + (tokens - 1) * CAUTION, step, self._clockwork.plain):
+                # Nothing is checked, so nothing comes of it either.
+                self._expected = 1.0, self._step(1)
                 return _EMPTY
             if self._peeking:
                 self._pace.wake()
@@ -330,7 +338,9 @@ class Planner:
             return
         self._clockwork.add(rows, step + self._saved, not self.asked and not self._peeking)
         self._trials.earn(step + host, self._sources)
-        if not self._peeking:
+        if self._peeking:
+            self._trials.pay(max(host - self._pace.plain.value, 0.0))
+        else:
             # Finding out whether someone pays is no price of those who do.
             host -= sum([each.spent for each in self._sources if each.asked and each.tried])
             (self._pace.drafted if self.asked else self._pace.plain).add(max(host, 0.0))

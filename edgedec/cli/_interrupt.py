@@ -1,4 +1,4 @@
-"""Ctrl-C as a request to stop, not as an accident.
+"""Ctrl-C and a polite kill as requests to stop, not as accidents.
 
 Knows nothing about what is being stopped.
 """
@@ -16,7 +16,7 @@ from edgedec.generation import Cancel
 
 @contextmanager
 def stopping(cancel: Cancel) -> Iterator[None]:
-    """Within, the first Ctrl-C sets `cancel`; a second one raises KeyboardInterrupt."""
+    """Within, the first Ctrl-C or SIGTERM sets `cancel`; a second one raises KeyboardInterrupt."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -26,8 +26,9 @@ def stopping(cancel: Cancel) -> Iterator[None]:
             raise KeyboardInterrupt
         cancel.set()
 
-    before = signal.signal(signal.SIGINT, handle)
+    before = {each: signal.signal(each, handle) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -195,9 +195,15 @@ def _one(
 
     trainers, fit = map(_training, ("trainers", "fit"))
     limits = fit.Limits(options["minutes"], options["fresh"])
-    with _progress.bars({"": trainer.name}) as tell:
+    stages = {"search": f"{trainer.name}: what to train", "": trainer.name}
+    with _progress.bars(stages) as tell:
 
         def news(news: News) -> None:
+            if news.note:
+                click.echo(f"{trainer.name}: {news.note}", err=True)
+            if news.searched < 1:
+                tell("search", news.searched)
+                return
             tell("", news.step / max(1, news.steps))
             if news.measured:
                 shares = " ".join(f"{share:.3f}" for share in news.acceptance)

@@ -18,7 +18,7 @@ from edgedec.errors import UnsupportedError, UsageError
 from edgedec.export.to_part import PartSource
 from edgedec.training import trainee, worth
 from edgedec.training.reach import following, held, right_along
-from edgedec.training.trainee import Batch, Tally, points
+from edgedec.training.trainee import Batch, Hear, Tally, Work, points
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +48,11 @@ class Trainee(trainee.Trainee):
     def __init__(self, frozen: Frozen, options: Options, texts: Texts) -> None:
         super().__init__()
         self._frozen, self._options, self._texts = frozen, options, texts
-        self.search = searched(frozen, options, texts)
+        self.search, self.best = list[dict[str, Any]](), dict[str, Any]()
+
+    def prepare(self, hear: Hear = lambda share: None) -> None:
+        """Search for the best exit."""
+        self.search = searched(self._frozen, self._options, self._texts, hear)
         self.best = max(self.search, key=lambda line: float(line["speedup"]))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -94,14 +98,19 @@ def build(frozen: Frozen, options: Options, texts: Texts) -> Trainee:
     return Trainee(frozen, options, texts)
 
 
-def searched(frozen: Frozen, options: Options, texts: Texts) -> list[dict[str, Any]]:
+def searched(
+    frozen: Frozen, options: Options, texts: Texts, hear: Hear = lambda share: None
+) -> list[dict[str, Any]]:
     """For each exit the depth that is worth most, and how often its guesses are right."""
     exits = [options.exit] if options.exit else list(range(1, frozen.layers))
     tallies = [Tally()] * len(exits)
-    for batch in held(texts, options):
+    batches = held(texts, options)
+    work = Work(len(batches), hear)
+    for batch in batches:
         trunk, at = frozen.trunk(batch), points(batch, options.points, options.depth)
         for index, found in enumerate(guessed(frozen, trunk, at[0], options.depth, exits)):
             tallies[index] = tallies[index].plus(_measured(frozen, trunk, at, found))
+        work.add()
     return [
         valued(frozen, layer, tally.shares) for layer, tally in zip(exits, tallies, strict=True)
     ]

@@ -20,7 +20,7 @@ from edgedec.bundle import cache_folder
 from edgedec.errors import InputError, StateError, UsageError
 from edgedec.training.pretrain import Rates, Report, Schedule, Trainer
 from edgedec.training.texts import Shuffled, held_batches
-from edgedec.training.trainee import Options, Tally, Trainee, expected
+from edgedec.training.trainee import Hear, Options, Stopped, Tally, Trainee, expected
 
 if TYPE_CHECKING:
     from edgedec.training.texts import Texts
@@ -47,7 +47,11 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True)
 class News:
-    """Where a training is: `acceptance` by depth when it was last measured, `expected` its sum."""
+    """Where a training is: `acceptance` by depth when it was last measured, `expected` its sum.
+
+    `searched` is the share of what is found out before the first step. `note` is something that who
+    began the training should know.
+    """
 
     step: int
     steps: int
@@ -56,6 +60,8 @@ class News:
     expected: float
     seconds: float
     measured: bool = False
+    searched: float = 1.0
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,8 +126,12 @@ def fit(
         StateError: an unfinished run with other texts, options or seed is kept, or a damaged one.
         UsageError: the loss is no number any more.
     """
-    if not any(parameter.requires_grad for parameter in trainee.parameters()):
-        return _only_measured(trainee, texts, terms.options, news)
+    try:
+        trainee.prepare(_hearing(news, stop))
+        if not any(parameter.requires_grad for parameter in trainee.parameters()):
+            return _only_measured(trainee, texts, terms.options, news, stop)
+    except Stopped:
+        return None
     run = _Run(trainee, texts, terms, limits)
     run.news, run.told = news, stop
     if not limits.fresh and run.checkpoint.exists():
@@ -129,16 +139,21 @@ def fit(
     return run.through()
 
 
-def measure(trainee: Trainee, texts: Texts, options: Options) -> Tally:
+def measure(
+    trainee: Trainee, texts: Texts, options: Options, stop: Callable[[], bool] = lambda: False
+) -> Tally:
     """Acceptance on the held-out texts.
 
     Raises:
         InputError: there is nothing in them to measure on.
+        Stopped: `stop` said so.
     """
     trainee.eval()
     found = Tally()
     with torch.no_grad():
-        for batch in held_batches(texts, options):
+        for index, batch in enumerate(held_batches(texts, options)):
+            if index and stop():
+                raise Stopped
             found = found.plus(trainee.acceptance(batch))
     trainee.train()
     if not any(found.asked):
@@ -149,11 +164,26 @@ def measure(trainee: Trainee, texts: Texts, options: Options) -> Tally:
     return found
 
 
+def _hearing(news: Callable[[News], object], stop: Callable[[], bool]) -> Hear:
+    """Tells of a search, and ends it."""
+
+    def hear(share: float) -> None:
+        if stop():
+            raise Stopped
+        news(News(0, 0, None, (), 0.0, 0.0, searched=share))
+
+    return hear
+
+
 def _only_measured(
-    trainee: Trainee, texts: Texts, options: Options, news: Callable[[News], object]
+    trainee: Trainee,
+    texts: Texts,
+    options: Options,
+    news: Callable[[News], object],
+    stop: Callable[[], bool],
 ) -> Fitted:
     started = time.monotonic()
-    found = measure(trainee, texts, options)
+    found = measure(trainee, texts, options, stop)
     seconds = time.monotonic() - started
     news(News(0, 0, None, tuple(found.shares), found.expected, seconds, measured=True))
     return Fitted(found, 0, seconds, "nothing to train", ((0, tuple(found.shares)),))
@@ -184,6 +214,7 @@ class _Run(Trainer):
         self._measuring = 0.0
         self._end = HALF
         self._shortened = False
+        self._due = True
 
     # --- going on --------------------------------------------------------------------------------
 
@@ -206,6 +237,8 @@ class _Run(Trainer):
                 f"a training of {name} with other {' and '.join(other)} stopped at step "
                 f"{state['step']}: go on with the same, or begin anew with --fresh"
             )
+        else:
+            self._tell(None, note=f"it was trained with other {' and '.join(other)}: begins anew")
 
     def state(self) -> dict[str, Any]:
         """With what was measured."""
@@ -221,6 +254,7 @@ class _Run(Trainer):
             "measuring": self._measuring,
             "steps": self.schedule.end,
             "shortened": self._shortened,
+            "due": self._due,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -234,7 +268,7 @@ class _Run(Trainer):
         self._measuring = state["measuring"]
         self._end = state["end"]
         self.schedule = replace(self.schedule, end=state["steps"])
-        self._shortened = state["shortened"]
+        self._shortened, self._due = state["shortened"], state["due"]
 
     @property
     def seconds(self) -> float:
@@ -246,10 +280,13 @@ class _Run(Trainer):
     def through(self) -> Fitted | None:
         """Run to an end, or until told to stop; then the best parameters are back in place."""
         if self._end == HALF:
-            if not self._history:
-                self._measured(None)
-            self.run(self._after, lambda: self.told() or self._over())
-            if not self._over():
+            try:
+                if self._due:
+                    self._judge(None)
+                self.run(self._after, lambda: self.told() or self._over())
+            except Stopped:
+                self.save()
+            if self._due or not self._over():
                 return None
             self._end = self._end or "all steps"
             self.save()
@@ -272,13 +309,26 @@ class _Run(Trainer):
         minutes = self._limits.minutes
         if minutes is not None and not self._shortened and self.step >= TIMED:
             self._shorten(60 * minutes)
-        last = self.step >= self.schedule.end
-        late = minutes is not None and self.seconds > 60 * minutes
-        if last or late or self.step % self._terms.options.every == 0:
-            self._measured(loss)
+        last, late = self.step >= self.schedule.end, self._late()
+        self._due = last or late or self.step % self._terms.options.every == 0
+        if self._due:
+            self._judge(loss)
         else:
             self._tell(loss)
-        if late and not last:
+
+    def _late(self) -> bool:
+        minutes = self._limits.minutes
+        return minutes is not None and self.seconds > 60 * minutes
+
+    def _judge(self, loss: float | None) -> None:
+        """Measure, and see whether that is the end.
+
+        Raises:
+            Stopped: the end was asked for; it is still to be measured, when the run goes on.
+        """
+        self._measured(loss)
+        self._due = False
+        if self._late() and 0 < self.step < self.schedule.end:
             self._end = "time"
         elif self._stale >= self._terms.options.patience:
             self._end = "no more progress"
@@ -293,7 +343,7 @@ class _Run(Trainer):
 
     def _measured(self, loss: float | None) -> None:
         began = time.monotonic()
-        found = measure(self._trainee, self._texts, self._terms.options)
+        found = measure(self._trainee, self._texts, self._terms.options, self.told)
         self._measuring += time.monotonic() - began
         self._history.append((self.step, tuple(found.shares)))
         if not self._best or found.expected > self._tally.expected:
@@ -304,10 +354,10 @@ class _Run(Trainer):
             self._mark, self._stale = found.expected, 0
         self._tell(loss, measured=True)
 
-    def _tell(self, loss: float | None, measured: bool = False) -> None:
+    def _tell(self, loss: float | None, measured: bool = False, note: str = "") -> None:
         shares = self._history[-1][1] if self._history else ()
         known = shares, expected(shares), self.seconds, measured
-        self.news(News(self.step, self.schedule.end, loss, *known))
+        self.news(News(self.step, self.schedule.end, loss, *known, note=note))
 
 
 def read_options(kind: type[Options], name: str, given: Mapping[str, Any]) -> Options:

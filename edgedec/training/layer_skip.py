@@ -24,7 +24,7 @@ from edgedec.export.to_part import PartSource
 from edgedec.training import trainee, worth
 from edgedec.training.reach import following, held, right_along
 from edgedec.training.texts import Shuffled
-from edgedec.training.trainee import Batch, Tally, points
+from edgedec.training.trainee import Batch, Hear, Tally, Work, points
 
 if TYPE_CHECKING:
     from edgedec.training.frozen import Frozen, Trunk
@@ -66,18 +66,31 @@ class Guesses:
 
 
 class Trainee(trainee.Trainee):
-    """The masks of one range of layers."""
+    """The masks of one range of layers; without one, `prepare` finds it."""
 
-    def __init__(self, frozen: Frozen, skip: range, options: Options, texts: Texts) -> None:
+    def __init__(self, frozen: Frozen, skip: range | None, options: Options, texts: Texts) -> None:
         super().__init__()
-        self.skip, self.search = skip, list[dict[str, Any]]()
+        self.search = list[dict[str, Any]]()
         self._frozen, self._options, self._texts = frozen, options, texts
-        self._layers = [i for i in range(frozen.layers) if i not in skip]
+        self._searches = skip is None
+        self._leave_out(range(0) if skip is None else skip)
         table = frozen.embed(torch.arange(frozen.vocab))
         # As long as a token's: norms make a shorter one as loud.
         start = table.mean(0) + table.std(0) * _noise(options.masks, frozen.dim)
         # Without masks there is nothing to learn, and the frame only measures.
         self.mask_embeds = nn.Parameter(start, requires_grad=options.masks > 0)
+
+    def _leave_out(self, skip: range) -> None:
+        self.skip = skip
+        self._layers = [i for i in range(self._frozen.layers) if i not in skip]
+
+    def prepare(self, hear: Hear = lambda share: None) -> None:
+        """Take the best range, and its masks as they were trained a little."""
+        if self._searches:
+            best, self.search = _searched(self._frozen, self._options, self._texts, hear)
+            self._leave_out(best.skip)
+            with torch.no_grad():
+                self.mask_embeds.copy_(best.mask_embeds)
 
     def guesses(self, trunk: Trunk, p: Tensor) -> Tensor:
         """The logits [b, P, 1 + m, V] of the rows of tokens at p [b, P] and of masks behind them.
@@ -147,7 +160,7 @@ class Trainee(trainee.Trainee):
 
 
 def build(frozen: Frozen, options: Options, texts: Texts) -> Trainee:
-    """Masks for the layers that are best skipped.
+    """Masks for the layers that are skipped.
 
     Raises:
         UnsupportedError: the model has less than three layers.
@@ -169,7 +182,7 @@ def build(frozen: Frozen, options: Options, texts: Texts) -> Trainee:
                 f"some of those between the first and the last of {frozen.layers}"
             )
         return Trainee(frozen, range(options.start, options.end), options, texts)
-    return _searched(frozen, options, texts)
+    return Trainee(frozen, None, options, texts)
 
 
 # --- which layers ----------------------------------------------------------------------------
@@ -185,29 +198,40 @@ def ranges(layers: int) -> list[range]:
     return [each for each in found if abs(each.start + each.stop - layers) <= ASIDE]
 
 
-def _searched(frozen: Frozen, options: Options, texts: Texts) -> Trainee:
-    """The best range, its masks trained a little.
+def _searched(
+    frozen: Frozen, options: Options, texts: Texts, hear: Hear
+) -> tuple[Trainee, list[dict[str, Any]]]:
+    """The best range, its masks trained a little, and the table it was chosen from.
 
     The table has a range of each width: what skipping alone is worth, and of the `ranges` that are
     worth most what masks add.
     """
     compared = list(held(texts, options))
-    pool = _widths(frozen, options, texts, compared[:2])
+    every = [Trainee(frozen, skip, options, texts) for skip in ranges(frozen.layers)]
+    work = _work(every, len(compared), options, hear)
+    pool = _widths(frozen, every, compared[:2], work)
     table = [
         _line(frozen, each, Tally(tally.right[:1], tally.asked[:1]))
-        for each, tally in zip(pool, _measured(frozen, pool, compared), strict=True)
+        for each, tally in zip(pool, _measured(frozen, pool, compared, work), strict=True)
     ]
     order = sorted(range(len(pool)), key=lambda index: -table[index]["speedup"])
     chosen = order[: options.ranges]
     if options.masks:
         trained = [pool[index] for index in chosen]
         if len(trained) > 1:
-            _train(frozen, trained, options, texts)
-        for index, tally in zip(chosen, _measured(frozen, trained, compared), strict=True):
+            _train(frozen, trained, options, texts, work)
+        for index, tally in zip(chosen, _measured(frozen, trained, compared, work), strict=True):
             table[index] = _line(frozen, pool[index], tally)
-    best = pool[max(chosen, key=lambda index: table[index]["speedup"])]
-    best.search = table
-    return best
+    return pool[max(chosen, key=lambda index: table[index]["speedup"])], table
+
+
+def _work(every: Sequence[Trainee], batches: int, options: Options, hear: Hear) -> Work:
+    """A unit is a range on a batch; learning from it takes about three times as long, with a third
+    of the points."""
+    widths = len({len(each.skip) for each in every})
+    few = min(options.ranges, widths) if options.masks else 0
+    coarse = options.coarse if few > 1 else 0
+    return Work(len(every) * min(2, batches) + widths * batches + few * (coarse + batches), hear)
 
 
 def _line(frozen: Frozen, each: Trainee, tally: Tally) -> dict[str, Any]:
@@ -217,30 +241,33 @@ def _line(frozen: Frozen, each: Trainee, tally: Tally) -> dict[str, Any]:
 
 
 def _widths(
-    frozen: Frozen, options: Options, texts: Texts, compared: Sequence[Batch]
+    frozen: Frozen, every: Sequence[Trainee], compared: Sequence[Batch], work: Work
 ) -> list[Trainee]:
     """Of each width the range that guesses the next token best, which no mask changes."""
-    every = [Trainee(frozen, skip, options, texts) for skip in ranges(frozen.layers)]
     best: dict[int, tuple[float, Trainee]] = {}
-    for each, tally in zip(every, _measured(frozen, every, compared), strict=True):
+    for each, tally in zip(every, _measured(frozen, every, compared, work), strict=True):
         share, width = tally.shares[0], len(each.skip)
         if width not in best or share > best[width][0]:
             best[width] = share, each
     return [each for _, each in best.values()]
 
 
-def _measured(frozen: Frozen, pool: Sequence[Trainee], compared: Sequence[Batch]) -> list[Tally]:
+def _measured(
+    frozen: Frozen, pool: Sequence[Trainee], compared: Sequence[Batch], work: Work
+) -> list[Tally]:
     """Of each range, on the same texts."""
     tallies = [Tally()] * len(pool)
     for batch in compared:
         trunk, at = frozen.trunk(batch), pool[0]._points(batch)
-        tallies = [
-            tally.plus(each.measured(trunk, at)) for each, tally in zip(pool, tallies, strict=True)
-        ]
+        for index, each in enumerate(pool):
+            tallies[index] = tallies[index].plus(each.measured(trunk, at))
+            work.add()
     return tallies
 
 
-def _train(frozen: Frozen, pool: Sequence[Trainee], options: Options, texts: Texts) -> None:
+def _train(
+    frozen: Frozen, pool: Sequence[Trainee], options: Options, texts: Texts, work: Work
+) -> None:
     """Train the masks of all ranges on the same texts, which run once."""
     masks = [each.mask_embeds for each in pool]
     optimiser = torch.optim.AdamW(masks, lr=options.rate, weight_decay=0.0)
@@ -251,6 +278,7 @@ def _train(frozen: Frozen, pool: Sequence[Trainee], options: Options, texts: Tex
         optimiser.zero_grad()
         for each in pool:
             each.distance(trunk, at).backward()  # type: ignore[no-untyped-call]
+            work.add()
         optimiser.step()
 
 

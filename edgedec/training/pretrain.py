@@ -5,6 +5,7 @@ Knows no data and no model: it is given batches, a loss and named parameters.
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -121,8 +122,12 @@ class Trainer:
         return self.folder / "checkpoint.pt"
 
     def run(self, report: Callable[[Report], None], stop: Callable[[], bool]) -> None:
-        """Train from the current step on; `report` is called after every step."""
-        saved = time.monotonic()
+        """Train from the current step on; `report` is called after every step.
+
+        It is saved after the first step, so that there is something from the beginning, and then
+        every `save_seconds`.
+        """
+        saved = -math.inf
         while self.step < self.schedule.end and not stop():
             report(self._one())
             if time.monotonic() - saved > self.save_seconds:

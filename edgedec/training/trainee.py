@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -36,6 +36,33 @@ class Batch:
     dice: torch.Generator
     sources: Tensor | None = None
     source_lengths: Tensor | None = None
+
+
+class Stopped(Exception):
+    """The end was asked for in the middle of something long."""
+
+
+Hear = Callable[[float], object]
+"""Told now and then the share of something long that is done; raises `Stopped` where the end was
+asked for."""
+
+
+@dataclass
+class Work:
+    """Something long, in units that take about as long as one another."""
+
+    total: int
+    hear: Hear = lambda share: None
+    done: int = 0
+
+    def add(self, units: int = 1) -> None:
+        """So many are done.
+
+        Raises:
+            Stopped: `hear` said so.
+        """
+        self.done += units
+        self.hear(self.done / self.total)
 
 
 class Tally(NamedTuple):
@@ -121,6 +148,13 @@ class Options:
 
 class Trainee(nn.Module):
     """One strategy in training; its parameters are what is learned."""
+
+    def prepare(self, hear: Hear = lambda share: None) -> None:
+        """Find out what must be known before anything is learned; most trainers need nothing.
+
+        Raises:
+            Stopped: `hear` said so.
+        """
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """The loss of a batch under "loss", and parts of it worth showing."""

@@ -78,6 +78,9 @@ def test_into_a_folder_and_again(bundle: Path, data: Path, tmp_path: Path) -> No
     assert path.read_bytes() == written
     assert "step 4 of 4" in train(*given, "--fresh").stderr
     assert path.read_bytes() == written
+    other = train(*given, "--option", "prompt_decoding.rate=0.5")
+    assert "prompt_decoding: it was trained with other options: begins anew\n" in other.stderr
+    assert "step 4 of 4" in other.stderr
 
 
 def test_an_interrupted_training_goes_on(

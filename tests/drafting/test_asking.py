@@ -64,14 +64,34 @@ def test_a_peek_costs_little_or_is_left_out() -> None:
     assert trials.peek(cheap, RATE)
     assert not trials.peek(dear, RATE)
     trials.earn(5e-3 / SHARE, [cheap, dear])
+    assert not trials.peek(dear, RATE), "what a trial needs is left"
+    trials.earn(10e-3 / SHARE, [cheap, dear])
     assert trials.peek(dear, RATE)
+    trials.pay(5e-3)
     assert not trials.peek(dear, RATE), "the time is spent"
+    trials.pay(11e-3)
+    assert not trials.peek(cheap, RATE), "many that cost little cost much"
 
 
-def test_after_a_rest_the_cheapest_is_tried_in_any_case() -> None:
-    near, far = source(4e-3, 0.0), source(9e-3, 0.0)
-    Trials().again([far, near], RATE)
+def test_after_a_rest_those_are_tried_whom_time_is_left_for() -> None:
+    cheap, near, far = source(0.05e-3, 0.0), source(4e-3, 0.0), source(9e-3, 0.0)
+    trials = Trials()
+    trials.again([far, near, cheap], RATE)
+    assert (cheap.trial, near.trial, far.trial) == (2, 0, 0)
+    trials.earn(8e-3 / SHARE, [far, near, cheap])
+    trials.again([far, near, cheap], RATE)
     assert (near.trial, far.trial) == (2, 0)
+
+
+def test_what_could_never_pay_is_known_sooner() -> None:
+    for seconds, turns in ((2e-3, 4), (10e-3, 2)):
+        each = Source.of(Silent(), topk=False)
+        asked = 0
+        while each.wanted(RATE, 8):
+            each.cost.add(seconds)
+            each.gain.add(0.0)
+            asked += 1
+        assert asked == turns
 
 
 def test_what_hardly_costs_is_free() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
-from edgedec import draft
+from edgedec import asking, draft
 from edgedec.contracts import Context, Draft, Outcome
 from edgedec.costs import Costs
 from edgedec.errors import UsageError
@@ -14,6 +16,9 @@ from edgedec.plan import Planner
 from edgedec.strategies.plain import Silent
 
 from .both import tree
+
+if TYPE_CHECKING:
+    from edgedec.contracts import Floats
 
 VOCAB = 10
 STEP = Costs((1, 2, 8, 64), (0,), ((1e-3, 1.1e-3, 1.6e-3, 8e-3),), (0.0,) * 4)
@@ -59,15 +64,20 @@ def turns(planner: Planner, clock: Clock, truth: list[int], host: float = 2e-5) 
     checked = []
     tokens = [1, 2]
     for token in truth:
-        context = Context(tokens, 1, 0)
+        context, resting = Context(tokens, 1, 0), planner.rests > 0
+        began = clock.now
         found = proposed(planner, context)
+        took = clock.now - began
         right = [i for i in range(len(found.tokens)) if found.tokens[i] == token]
         emitted = (token, 0) if right else (token,)
         if planner.asked:
             outcome = Outcome(found, context, tuple(right[:1]), emitted)
             planner.observe(outcome, 1 + len(found.tokens))
+        elif not resting:
+            planner.peeked(emitted)
         rows = 1 + len(found.tokens)
-        planner.spent(rows, float(STEP.step(0, 64)[rows]), host)
+        if not resting:
+            planner.spent(rows, float(STEP.step(0, 64)[rows]), host + took)
         checked.append(len(found.tokens))
         tokens += emitted
     return checked
@@ -89,6 +99,38 @@ def test_a_drafter_that_costs_more_than_it_brings_is_hardly_asked() -> None:
     assert cheap.asked > 250
     assert dear.asked < 30
     assert dear.heard == dear.asked  # it hears of the turns it was asked in, no others
+
+
+class Reading(Guess):
+    """It follows hidden states, and tells where it was asked without having seen the last."""
+
+    def read(self, start: int, hidden: dict[int, Floats]) -> None:
+        """Nothing to remember."""
+
+
+@pytest.mark.parametrize("kind", [Guess, Reading])
+@pytest.mark.parametrize("seconds", [5e-3, 1e-3])
+def test_a_lone_dear_drafter_that_is_wrong_takes_no_more_than_its_share(
+    kind: type[Guess], seconds: float
+) -> None:
+    """Whether drafting rests or is tried again after a rest: a turn takes 1 ms, it 1 or 5."""
+    clock = Clock()
+    guess = kind(clock, seconds)
+    planner = Planner([(guess, False)], STEP, VOCAB, clock=clock)
+    turns(planner, clock, [4] * 20)
+    assert guess.asked == (2 if seconds > 4e-3 else 4), "then it is known"
+    turns(planner, clock, [4] * 3000)
+    assert guess.asked * seconds <= 1.2 * asking.SHARE * 3000 * 1e-3 + 4 * seconds
+    assert guess.asked > 6, "it is asked again all the same"
+
+
+def test_a_lone_dear_drafter_that_became_right_comes_back() -> None:
+    clock = Clock()
+    guess = Reading(clock, 0.3e-3)
+    planner = Planner([(guess, False)], STEP, VOCAB, clock=clock)
+    turns(planner, clock, [4] * 300)
+    checked = turns(planner, clock, [3] * 1500)
+    assert np.mean(checked[-200:]) > 0.9
 
 
 def test_a_drafter_that_became_right_comes_back() -> None:
@@ -185,6 +227,18 @@ def test_times_follow_what_steps_really_take() -> None:
             planner.spent(rows, slow * float(STEP.step(0, 64)[rows]), 1e-5)
             checked.append(rows > 1)
         assert abs(np.mean(checked[-100:]) - expected) < 0.3
+
+
+def test_a_machine_that_was_slow_is_not_believed_to_be_so_for_long() -> None:
+    """Plain steps were measured in a slow phase; while drafting goes on, few of them are."""
+    clockwork = Clockwork(STEP)
+    for _ in range(60):
+        clockwork.add(1, 1.6e-3, plain=True)
+    assert clockwork.plain == pytest.approx(1.6e-3, rel=0.1)
+    for turn in range(5 * 128):
+        plain = turn % 128 in (2, 3)
+        clockwork.add(1 if plain else 4, 1e-3 if plain else 1.2e-3, plain)
+    assert clockwork.plain < 1.2e-3
 
 
 def test_a_plain_step_among_plain_ones_has_a_time_of_its_own() -> None:

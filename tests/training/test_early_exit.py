@@ -57,7 +57,10 @@ def test_an_exit_guesses_what_its_head_says(frozen: Frozen, texts: Texts) -> Non
 
 
 def test_the_best_of_the_table_is_kept(frozen: Frozen, texts: Texts) -> None:
-    trainee = build(frozen, OPTIONS, texts)
+    trainee, heard = build(frozen, OPTIONS, texts), list[float]()
+    trainee.prepare(heard.append)
+    assert heard == sorted(heard)
+    assert heard[-1] == 1.0
     assert list(trainee.parameters()) == []
     assert [line["exit"] for line in trainee.search] == [1, 2, 3, 4]
     best = max(trainee.search, key=lambda line: line["speedup"])
@@ -84,6 +87,7 @@ def test_its_part_opens_and_drafts(
     made: variants.Model, frozen: Frozen, texts: Texts, tmp_path: Path
 ) -> None:
     trainee = build(frozen, Options(depth=3, points=4, batch=4, length=40, exit=3), texts)
+    trainee.prepare()
     source = trainee.part(made.bundle.hash)
     path = tmp_path / "early_exit.safetensors"
     to_part.write(path, source, made.architecture)
@@ -108,4 +112,4 @@ def test_texts_without_anything_held_out(frozen: Frozen) -> None:
 
     short = Written(np.array([3, 4], np.int32), 2)
     with pytest.raises(InputError, match="held out"):
-        build(frozen, OPTIONS, Texts([], [short], ""))
+        build(frozen, OPTIONS, Texts([], [short], "")).prepare()

@@ -143,6 +143,57 @@ def test_a_process_that_is_killed_repeats_the_last_steps(monkeypatch: pytest.Mon
     torch.testing.assert_close(model.table, whole.table, atol=0, rtol=0)
 
 
+def test_a_process_that_is_killed_in_its_first_minute_has_a_checkpoint() -> None:
+    whole = table()
+    end = fit(whole, TEXTS, terms(), Limits(fresh=True))
+
+    def killed(news: News) -> None:
+        if news.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(table(), TEXTS, terms(), Limits(fresh=True), killed)
+    heard: list[News] = []
+    model = table(seed=1)
+    found = fit(model, TEXTS, terms(), Limits(), heard.append)
+    assert heard[0].step == 2, "the first step was kept"
+    assert found is not None
+    assert end is not None
+    assert_same(found, end)
+    torch.testing.assert_close(model.table, whole.table, atol=0, rtol=0)
+
+
+class Searching(Table):
+    """It finds something out before it learns, in four parts."""
+
+    found = 0
+
+    def prepare(self, hear: trainee.Hear = lambda share: None) -> None:
+        work = trainee.Work(4, hear)
+        for _ in range(4):
+            self.found += 1
+            work.add()
+
+
+def test_a_search_is_heard_and_can_be_ended(stop_after: Stopper) -> None:
+    heard: list[News] = []
+    torch.manual_seed(7)
+    model = Searching(Options())
+    assert fit(model, TEXTS, terms(), Limits(), heard.append, stop_after(2)) is None
+    assert model.found == 3
+    assert [news.searched for news in heard] == [0.25, 0.5]
+    assert not terms().folder.exists(), "nothing was learned yet"
+    torch.manual_seed(7)
+    model = Searching(Options())
+    assert fit(model, TEXTS, terms(), Limits(), heard.append) is not None
+    assert [news.searched for news in heard[2:6]] == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_a_measurement_can_be_ended(stop_after: Stopper) -> None:
+    with pytest.raises(trainee.Stopped):
+        frame.measure(table(), TEXTS, Options(), stop_after(0))
+
+
 def test_a_finished_run_is_not_repeated() -> None:
     first = fit(table(), TEXTS, terms(), Limits())
     heard: list[News] = []
@@ -189,7 +240,7 @@ def test_time_ends_a_run() -> None:
 
 
 def test_a_run_with_other_terms_is_not_gone_on_with(stop_after: Stopper) -> None:
-    assert fit(table(), TEXTS, terms(), Limits(), stop=stop_after(4)) is None
+    assert fit(table(), TEXTS, terms(), Limits(), stop=stop_after(6)) is None
     other = Options(rate=0.2)
     for changes, what in (
         ({"texts": "others"}, "other texts"),
@@ -199,8 +250,12 @@ def test_a_run_with_other_terms_is_not_gone_on_with(stop_after: Stopper) -> None
         with pytest.raises(StateError, match=f"{what} stopped at step 4.*--fresh"):
             fit(table(), TEXTS, terms(**changes), Limits())
     assert fit(table(), TEXTS, terms(options=other), Limits(fresh=True)) is not None
-    # What was finished is in nobody's way.
-    assert fit(table(), TEXTS, terms(), Limits()) is not None
+    # What was finished is in nobody's way, and it is said that it is not gone on with.
+    heard: list[News] = []
+    assert fit(table(), TEXTS, terms(), Limits(), heard.append) is not None
+    assert [each.note for each in heard if each.note] == [
+        "it was trained with other options: begins anew"
+    ]
 
 
 def test_a_damaged_checkpoint_is_told() -> None:

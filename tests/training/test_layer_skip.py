@@ -72,11 +72,15 @@ def test_ranges_lie_around_the_middle() -> None:
 
 
 def test_the_search_keeps_what_is_worth_most(frozen: Frozen, texts: Texts) -> None:
-    trainee = build(frozen, OPTIONS, texts)
+    trainee, heard = build(frozen, OPTIONS, texts), list[float]()
+    trainee.prepare(heard.append)
+    assert heard == sorted(heard)
+    assert heard[-1] == 1.0
     assert {line["end"] - line["start"] for line in trainee.search} == {1, 2, 3}
     best = max(trainee.search, key=lambda line: line["speedup"])
     assert (trainee.skip.start, trainee.skip.stop) == (best["start"], best["end"])
     again = build(frozen, OPTIONS, texts)
+    again.prepare()
     assert again.search == trainee.search
     assert torch.equal(again.mask_embeds, trainee.mask_embeds)
 
@@ -113,7 +117,9 @@ def test_its_part_opens_and_drafts(
 
 def test_skipping_alone_has_nothing_to_learn(frozen: Frozen, texts: Texts) -> None:
     options = Options(masks=0, points=4, batch=4, length=40)
-    trainee = build(frozen, options, texts)
+    trainee, heard = build(frozen, options, texts), list[float]()
+    trainee.prepare(heard.append)
+    assert heard[-1] == 1.0
     assert not any(each.requires_grad for each in trainee.parameters())
     source = trainee.part("hash")
     assert source.vectors == {}
