@@ -80,6 +80,10 @@ class Source:
         """See `Reader`."""
         cast("Reader", self.drafter).read(start, hidden)
 
+    def price(self, rate: float, budget: int) -> float:
+        """What its time is worth, in tokens."""
+        return rate * (self.drafter.expected_cost(budget) or self.cost.value)
+
     def cheap(self, rate: float) -> bool:
         """Whether it costs hardly anything, by what it took of late."""
         return rate * self.cost.value < CHEAP
