@@ -15,7 +15,6 @@ from edgedec.contracts import TRUNK, Rows
 from edgedec.errors import InputError, UsageError
 from edgedec.rowsets import bucket, layer_set
 from edgedec.rowtree import Call, RowTree
-from edgedec.trunk import Trunk
 
 LAYERS, CONTEXT, IDS = 3, 60, 100
 ALL, EARLY, LATE, SKIP = 0b111, 0b001, 0b110, 0b101
@@ -399,28 +398,3 @@ def test_layer_sets() -> None:
 @given(st.integers(1, 5000))
 def test_buckets_hold_what_they_must(count: int) -> None:
     assert count <= bucket(count, 4096) <= max(4096, count)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(["go on", "grow", "cut", "read"]), st.integers(0, 90))))
-def test_a_trunk_is_what_was_put_into_it(calls: list[tuple[str, int]]) -> None:
-    trunk = Trunk()
-    rows_: list[tuple[int, int, int]] = []
-    for kind, number in calls:
-        count = len(rows_)
-        if kind == "cut":
-            trunk.cut(min(number, count))
-            del rows_[number:]
-        elif kind == "go on":
-            slot, position = rows_[-1][1:] if rows_ else (-1, -1)
-            rows_ += [(5, slot + 1 + i, position + 1 + i) for i in range(number)]
-            trunk.go_on([5] * number)
-        elif kind == "grow":
-            new = [(7, 3 * count + 2 * i, count + 5 * i) for i in range(number)]
-            rows_ += new
-            trunk.grow([7] * number, [row[1] for row in new], [row[2] for row in new])
-        else:
-            assert trunk.slots.tolist() == [row[1] for row in rows_]
-            assert trunk.positions.tolist() == [row[2] for row in rows_]
-        assert trunk.tokens == [row[0] for row in rows_]
-        assert (trunk.slot, trunk.end) == (rows_[-1][1:] if rows_ else (-1, -1))
