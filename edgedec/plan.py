@@ -236,6 +236,7 @@ class Planner:
                 self._expected = 1.0, self._step(1)
                 return _EMPTY
             if self._peeking:
+                self._trials.pay(sum(each.spent for each in self._sources if each.asked))
                 self._pace.wake()
                 self._peeking, self.asked = False, True
         self._kept, self._claims = kept, found.claims
