@@ -4,9 +4,10 @@ Sums over the rows that a row sees (of its softmax, of its values) are made in 1
 or from the first slot to the last; slots of others add zeros. So its ancestors must lie in the
 order of the path, each in the lane that it has in plain decoding. There row i of a text lies in
 slot i. Here trunk row i does as well, and a living row that is to be row i of its text lies in the
-first free one of the slots i, i + 16, i + 32, ... behind its parent. Buffers do not grow for that,
-as each slot costs time in every step: where there are too many siblings, some lie anywhere behind
-their parent. They and what follows them are astray.
+first free one of the slots i, i + 16, i + 32, ... behind its parent, not beyond the span of slots
+that is summed up before the next. Buffers do not grow for that, as each slot costs time in every
+step: where there are too many siblings, some lie anywhere behind their parent. They and what
+follows them are astray.
 
 It knows handles and slots, no keys and values.
 """
@@ -23,6 +24,8 @@ from edgedec.rowtree import Call, RowTree
 
 LANES = 16
 """Of the widest vectors that ONNX Runtime adds up in; narrower ones divide it."""
+SPAN = 128
+"""Its products go through so many values at once, or a multiple, and then add what they got."""
 
 
 class Lanes:
@@ -58,7 +61,8 @@ class Lanes:
             taken.add(slot)
             self._slots.append(slot)
             self._rows.append(row)
-            self._astray.append(astray or (slot - row) % LANES != 0)
+            apart = (slot - row) % LANES != 0 or slot // SPAN != row // SPAN
+            self._astray.append(astray or apart)
         self.find(call)
 
     def find(self, call: Call) -> None:
@@ -95,7 +99,8 @@ class Lanes:
 def _free(above: int, row: int, taken: set[int], capacity: int) -> int:
     """A slot behind `above` for row number `row` of a text, in its lane if there is one."""
     start = row + (above + 1 - row + LANES - 1) // LANES * LANES
-    for slot in range(start, max(capacity, start + 1), LANES):
+    end = min(capacity, (row // SPAN + 1) * SPAN)
+    for slot in range(start, max(end, start + 1), LANES):
         if slot not in taken:
             return slot
     slot = above + 1

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgedec.contracts import TRUNK, Rows
 from edgedec.rowtree import RowTree
-from edgedec.runtimes.onnx.lanes import LANES, Lanes
+from edgedec.runtimes.onnx.lanes import LANES, SPAN, Lanes
 
 Text = tuple[int, ...]
 
@@ -48,7 +48,10 @@ class Buffers:
         for slot in slots:
             path = [where[text] for text in self.prefixes(self.held[slot])]
             assert path == sorted(set(path)) and path[-1] == slot
-            stray = any((place - row) % LANES for row, place in enumerate(path))
+            stray = any(
+                (place - row) % LANES or place // SPAN != row // SPAN
+                for row, place in enumerate(path)
+            )
             # What followed a row that went astray stays so, wherever that row went since.
             assert slots.index(slot) in self.astray or not stray
 
@@ -104,6 +107,15 @@ def test_siblings_keep_their_lane_as_far_as_there_is_room() -> None:
     assert buffers.step([-1, -1]) == [5, 5 + 16]
     buffers.keep([0, 1])
     assert buffers.step([0, 1, 1]) == [6, 6 + 16, 6 + 32]
+
+
+def test_rows_beyond_a_span_are_astray() -> None:
+    buffers = Buffers(capacity=2 * SPAN)
+    buffers.step(list(range(-1, SPAN - 18)))
+    buffers.keep([SPAN - 18])
+    last = SPAN - 17
+    assert buffers.step([-1, -1, 1, 2]) == [last, *range(last + 16, last + 19)]
+    assert buffers.astray == {2, 3}
 
 
 @settings(max_examples=200, deadline=None)
