@@ -125,8 +125,8 @@ typedef struct {
     /* x * by as bytes, for 64 numbers of which none is negative. */
     float (*weigh)(const float *x, const float *by, int8_t *to);
 
-    /* exp(s - largest) of lines of 64 scores, in place; the sum and the largest of each go to parts.
-     * All -inf: all 0. */
+    /* exp(s - largest) of lines of 64 scores, in place; the sum and the largest of each are put
+     * out. All -inf: all 0. */
     void (*soft)(float *scores, int lines, const EdParts *to);
     /* The same, and `weigh` of each line: bytes [lines][64]. factors has room for a multiple of 16
      * lines; scores are lost. */

@@ -52,7 +52,7 @@ static inline int is_tail(const EdPiece *piece, int chunk)
     return chunk >= first_live(piece);
 }
 
-/* shaping.c: cap, distance bias and window of a query's scores, which are in the order of its path. */
+/* shaping.c: cap, distance bias and window of a query's scores, in the order of its path. */
 void ed_piece_shape(const EdPiece *piece, int query, int chunk);
 
 #endif
