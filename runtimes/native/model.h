@@ -71,7 +71,7 @@ typedef struct {
     int8_t *query_bytes;
     float *x, *y, *q, *k, *v, *mixed, *cosines, *sines;
     EdSight *sight;
-    EdRows *packed[2]; /* one for each group of 8 rows: what products read, and what they make */
+    EdRows *packed[2]; /* by group of rows: what products read, and what they make */
     float *logits;
     int32_t *extras;
     float *partials;
