@@ -91,13 +91,14 @@ void ed_enter(EdProgram *p, EdWorker *me, const EdEntry *entry)
 
 /* --- few rows --------------------------------------------------------------------------------- */
 
-/* So many numbers are packed sooner than threads have waited for each other, and fetched what the
- * others packed. */
+/* So many rows and numbers are packed sooner than threads have waited for each other, and fetched
+ * what the others packed. */
+#define FEW_ROWS 8
 #define FEW_NUMBERS 4096
 
 int ed_are_few(const EdRun *run, int rows)
 {
-    return rows <= ED_GROUP && rows * run->model->spec.dim <= FEW_NUMBERS;
+    return rows <= FEW_ROWS && rows * run->model->spec.dim <= FEW_NUMBERS;
 }
 
 /* The stream stays as it is until all pieces are done, and this thread has one to do. */

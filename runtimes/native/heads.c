@@ -8,7 +8,7 @@
 #include "model.h"
 
 /* Rows of one head that are done together, so that threads do not write the same cache lines. */
-#define TOGETHER (4 * ED_GROUP)
+#define TOGETHER (2 * ED_GROUP)
 
 /* One head of the rows of a group. What products make begins with a whole tile. */
 typedef struct {
@@ -109,6 +109,7 @@ void ed_heads(EdRun *run, EdWorker *me, const EdView *view, const EdProducts *p,
     int group = what == ED_KEYS ? 0 : la->heads / la->kv_heads, keys = what != ED_QUERIES_ONLY;
     int parts = (run->rows + TOGETHER - 1) / TOGETHER;
     EdProducts mine = *p;
+    ed_begin(run, p);
     while (ed_team_take(me, 1, la->kv_heads * (keys + group) * parts)) {
         ed_entered(run, me, &mine);
         for (int i = me->next; i < me->end; i++) {
@@ -121,4 +122,5 @@ void ed_heads(EdRun *run, EdWorker *me, const EdView *view, const EdProducts *p,
                 queries(&part, 0, head * group + which - keys);
         }
     }
+    ed_end(run, p);
 }

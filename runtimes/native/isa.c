@@ -1,10 +1,20 @@
 /* Instruction sets, asked of the processor once. */
+#define _GNU_SOURCE
 #include "isa.h"
 
 #include <string.h>
 
 #include "target.h"
 
+#if ED_AMX
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#define AMX_TILE 24 /* bits of leaf 7 */
+#define AMX_INT8 25
+#define ASK_FOR_STATE 0x1023
+#define TILE_DATA 18
+#endif
 #if ED_ARM64 && defined(__linux__)
 #include <sys/auxv.h>
 #define HWCAP_DOT (1UL << 20)
@@ -34,6 +44,22 @@ static int has_avx512(void)
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512vnni");
 }
+#if ED_AMX
+/* Linux saves the tiles of those processes only that asked for it, and may refuse. */
+static int may_use_tiles(void)
+{
+    return !syscall(SYS_arch_prctl, ASK_FOR_STATE, TILE_DATA);
+}
+
+static int has_amx(void)
+{
+    unsigned a, b, c, d;
+    if (!has_avx512() || !__builtin_cpu_supports("avx512vbmi") ||
+        !__builtin_cpu_supports("gfni") || !__get_cpuid_count(7, 0, &a, &b, &c, &d))
+        return 0;
+    return d >> AMX_TILE & 1 && d >> AMX_INT8 & 1 && may_use_tiles();
+}
+#endif
 #if ED_AVXVNNI
 static int has_avxvnni(void)
 {
@@ -66,6 +92,9 @@ static int has_i8mm(void)
 /* Best first. */
 static const Choice choices[] = {
 #if ED_X86
+#if ED_AMX
+    {&ed_kernels_amx, has_amx},
+#endif
     {&ed_kernels_avx512, has_avx512},
 #if ED_AVXVNNI
     {&ed_kernels_avxvnni, has_avxvnni},

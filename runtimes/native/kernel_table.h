@@ -14,8 +14,11 @@
 
 const EdKernels ED_TABLE = {
     .name = ED_NAME,
-    .product4 = ED_PRODUCT_TABLE(4),
-    .product8 = ED_PRODUCT_TABLE(8),
+    .at_once = ED_AT_ONCE,
+    .begin = ED_BEGIN,
+    .end = ED_END,
+    .product4 = product4,
+    .product8 = product8,
     .mix = mix,
     .mix_bytes = mix_bytes,
     .quantise = quantise,

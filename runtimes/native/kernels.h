@@ -8,8 +8,10 @@
 
 #include "edgedec.h"
 
-/* Rows that share one pass over the weights. */
-#define ED_GROUP 8
+/* Rows that are packed together. */
+#define ED_GROUP 16
+/* Rows that one call of a product takes, at most; a multiple of ED_GROUP. */
+#define ED_MOST_AT_ONCE 64
 /* Keys that are reduced together; chunk c of a path is its rows 64 c .. 64 c + 63. */
 #define ED_CHUNK 64
 /* Chunks that are joined before they join the others. */
@@ -23,8 +25,8 @@
 /* Numbers of a head, at most; a multiple of 16. */
 #define ED_MOST_HEAD_DIM 1024
 
-/* n <= 8 rows as 8-bit integers: values [inputs / 4][n][4], and per block of inputs and row the
- * scale [blocks][n] and -8 times the sum of the integers [blocks][n]. */
+/* n <= ED_GROUP rows as 8-bit integers: values [blocks][n][block], and per block of inputs and row
+ * the scale [blocks][n] and -8 times the sum of the integers [blocks][n]. */
 typedef struct {
     int8_t *values;
     float *scales;
@@ -43,8 +45,10 @@ typedef struct {
     float centre, factor;
 } EdSpread;
 
-/* out [n][32]: the products of n rows with two tiles. `chunks` is the block size / 32. */
-typedef void EdProduct(const EdTile *pair, const EdRows *rows, int blocks, int chunks, float *out);
+/* out [rows][32]: the products of at most `at_once` rows with two tiles; all groups but the last
+ * are full. `chunks` is the block size / 32. */
+typedef void EdProduct(const EdTile *pair, const EdRows *groups, int rows, int blocks, int chunks,
+                       float *out);
 
 /* What attention multiplies: out[q][j] = sum over i < inner of a[q][i] * b[i][j], in the order of
  * i, for j < columns (a multiple of 16). Lines of a have `stride` numbers, those of b and out
@@ -84,7 +88,11 @@ typedef struct {
 
 typedef struct {
     const char *name;
-    EdProduct *product4[ED_GROUP], *product8[ED_GROUP]; /* by rows - 1 */
+    int at_once; /* rows that a call of a product takes; at least ED_GROUP */
+    /* What a thread does before and behind products of `rows` rows in all; NULL: nothing. */
+    void (*begin)(int rows, int block);
+    void (*end)(int rows);
+    EdProduct *product4, *product8;
     EdMix *mix;
     EdMixBytes *mix_bytes;
 
@@ -145,7 +153,7 @@ typedef struct {
 } EdKernels;
 
 extern const EdKernels ed_kernels_portable;
-extern const EdKernels ed_kernels_avx2, ed_kernels_avxvnni, ed_kernels_avx512;
+extern const EdKernels ed_kernels_avx2, ed_kernels_avxvnni, ed_kernels_avx512, ed_kernels_amx;
 extern const EdKernels ed_kernels_neon, ed_kernels_i8mm;
 
 #endif

@@ -11,7 +11,7 @@ struct EdLinear {
     EdLinearSpec spec;
     EdModel over; /* the data, the kernels and the threads; it has no layers */
     EdRows packed;
-    float *normed, *lines; /* [8, inputs], [8, stride] */
+    float *normed, *lines; /* [ED_GROUP, inputs], [ED_GROUP, stride] */
     int stride;            /* outputs padded to 16 */
 };
 
@@ -72,7 +72,7 @@ int ed_linear_outputs(const EdLinear *linear)
     return linear->spec.matrix.outputs;
 }
 
-/* Up to 8 rows on their way. */
+/* A group of rows on their way. */
 typedef struct {
     EdRun run;
     EdLinear *linear;

@@ -70,7 +70,7 @@ typedef struct {
     int8_t *query_bytes;
     float *x, *y, *mixed, *cosines, *sines;
     EdSight *sight;
-    EdRows *packed[2]; /* one for each group of 8 rows: what products read, and what they make */
+    EdRows *packed[2]; /* by group of rows: what products read, and what they make */
     EdRows *entered;   /* one for each thread: what products read of few rows */
     float *logits;
     int32_t *extras;
@@ -231,6 +231,9 @@ void ed_enter(EdProgram *program, EdWorker *me, const EdEntry *entry);
 int ed_are_few(const EdRun *run, int rows);
 void ed_entered(const EdRun *run, const EdWorker *me, EdProducts *products);
 
+/* Around the columns of a thread's pieces: what its products set up and put away again. */
+void ed_begin(const EdRun *run, const EdProducts *products);
+void ed_end(const EdRun *run, const EdProducts *products);
 void ed_products(EdRun *run, EdWorker *me, const EdProducts *products);
 /* `count` outputs of one target from `column` on, for the rows of a group; lines begin with the
  * first output of the tile that `column` is in. */

@@ -1,5 +1,5 @@
-/* Matrix products of a step: tiles are shared out among the threads, weights pass once for up to 8
- * rows. Who computes a tile changes no bit of it.
+/* Matrix products of a step: tiles are shared out among the threads, and some rows at once pass by
+ * each. Who computes a tile changes no bit of it.
  */
 #include <string.h>
 
@@ -63,11 +63,17 @@ static int tiles(const EdMatrix *m)
     return (m->outputs + 15) / 16;
 }
 
-static void multiply(const EdRun *run, const EdProducts *p, const EdMatrix *m, const EdTile *pair,
-                     int group, float *out)
+/* Rows from `first` on that one call takes. */
+static int rows_from(const EdRun *run, const EdProducts *p, int first)
 {
-    EdProduct *const *table = m->bits == 4 ? run->kernels->product4 : run->kernels->product8;
-    table[rows_in(p->rows, group) - 1](pair, &p->from[group], ed_blocks(m), m->block / 32, out);
+    return ed_least(p->rows - first, run->kernels->at_once);
+}
+
+static void multiply(const EdRun *run, const EdProducts *p, const EdMatrix *m, const EdTile *pair,
+                     int first, int rows, float *out)
+{
+    EdProduct *product = m->bits == 4 ? run->kernels->product4 : run->kernels->product8;
+    product(pair, &p->from[first / ED_GROUP], rows, ed_blocks(m), m->block / 32, out);
 }
 
 /* --- products that go to memory --------------------------------------------------------------- */
@@ -95,11 +101,11 @@ static void plain_pair(const EdRun *run, const EdProducts *p, const EdTarget *to
     int first = 2 * pair, count = tiles(m), width = first + 1 < count ? 32 : 16;
     const EdTile both[2] = {tile_of(run->model, m, first, 2),
                             tile_of(run->model, m, ed_least(first + 1, count - 1), 2)};
-    float out[ED_GROUP * ED_PAIR];
-    for (int group = 0; group * ED_GROUP < p->rows; group++) {
-        int rows = rows_in(p->rows, group);
-        float *y = to->out + (size_t)(group * ED_GROUP) * (size_t)to->stride + 16 * first;
-        multiply(run, p, m, both, group, out);
+    float out[ED_MOST_AT_ONCE * ED_PAIR];
+    for (int row = 0; row < p->rows; row += run->kernels->at_once) {
+        int rows = rows_from(run, p, row);
+        float *y = to->out + (size_t)row * (size_t)to->stride + 16 * first;
+        multiply(run, p, m, both, row, rows, out);
         if (to->bias || p->scale != 1.0f || p->softcap != 0.0f)
             finish(run, p, to, 16 * first, width, rows, out);
         if (p->finish == ED_ADD)
@@ -120,7 +126,7 @@ void ed_columns(const EdRun *run, const EdProducts *p, int target, int column, i
         int width = tile + 1 < end ? 32 : 16;
         const EdTile both[2] = {tile_of(run->model, m, tile, 2),
                                 tile_of(run->model, m, ed_least(tile + 1, end - 1), 2)};
-        multiply(run, p, m, both, group, out);
+        multiply(run, p, m, both, group * ED_GROUP, rows, out);
         if (from->bias)
             finish(run, p, from, 16 * tile, width, rows, out);
         run->kernels->put_rows(out, width, rows, to, stride);
@@ -144,20 +150,19 @@ static void plain(EdRun *run, EdWorker *me, const EdProducts *p)
     }
 }
 
-/* --- products that go on to the next matrix ----------------------------------------------------
- */
+/* --- products that go on to the next matrix --------------------------------------------------- */
 
-/* One tile of gate and up, side by side: act(gate) * up for the rows of a group. */
-static void gated_tile(const EdRun *run, const EdProducts *p, int tile, int group, float *to)
+/* One tile of gate and up, side by side: act(gate) * up for the rows from `first` on. */
+static void gated_tile(const EdRun *run, const EdProducts *p, int tile, int first, float *to)
 {
     const EdTarget *gate = &p->targets[0], *up = &p->targets[1];
     EdTile both[2] = {tile_of(run->model, gate->matrix, tile, 1),
                       tile_of(run->model, up->matrix, tile, 1)};
-    int rows = rows_in(p->rows, group);
-    float out[ED_GROUP * ED_PAIR], other[ED_GROUP * ED_PAIR];
-    multiply(run, p, gate->matrix, both, group, out);
+    int rows = rows_from(run, p, first);
+    float out[ED_MOST_AT_ONCE * ED_PAIR], other[ED_MOST_AT_ONCE * ED_PAIR];
+    multiply(run, p, gate->matrix, both, first, rows, out);
     if (gate->matrix->bits != up->matrix->bits) {
-        multiply(run, p, up->matrix, (EdTile[2]){both[1], both[1]}, group, other);
+        multiply(run, p, up->matrix, (EdTile[2]){both[1], both[1]}, first, rows, other);
         run->kernels->put_rows(other, 16, rows, out + 16, ED_PAIR);
     }
     for (int r = 0; gate->bias && r < rows; r++)
@@ -168,15 +173,15 @@ static void gated_tile(const EdRun *run, const EdProducts *p, int tile, int grou
 }
 
 /* Two tiles of up; the second may be beyond the last. */
-static void activated_pair(const EdRun *run, const EdProducts *p, int tile, int group, float *to)
+static void activated_pair(const EdRun *run, const EdProducts *p, int tile, int first, float *to)
 {
     const EdTarget *up = &p->targets[0];
     int count = tiles(up->matrix), width = tile + 1 < count ? 32 : 16;
-    int rows = rows_in(p->rows, group);
+    int rows = rows_from(run, p, first);
     EdTile both[2] = {tile_of(run->model, up->matrix, tile, 2),
                       tile_of(run->model, up->matrix, ed_least(tile + 1, count - 1), 2)};
-    float out[ED_GROUP * ED_PAIR];
-    multiply(run, p, up->matrix, both, group, out);
+    float out[ED_MOST_AT_ONCE * ED_PAIR];
+    multiply(run, p, up->matrix, both, first, rows, out);
     for (int r = 0; r < rows; r++) {
         float *line = out + r * ED_PAIR;
         if (up->bias)
@@ -192,29 +197,50 @@ static void packed_block(const EdRun *run, const EdProducts *p, int block)
     int per_block = p->next->block / 16, first = block * per_block;
     int end = ed_least(first + per_block, tiles(p->targets[0].matrix));
     int step = p->finish == ED_GATE ? 1 : 2;
-    float hidden[ED_GROUP * ED_MOST_BLOCK];
-    for (int group = 0; group * ED_GROUP < p->rows; group++) {
+    float hidden[ED_MOST_AT_ONCE * ED_MOST_BLOCK];
+    for (int row = 0; row < p->rows; row += run->kernels->at_once) {
+        int rows = rows_from(run, p, row);
         for (int tile = first; tile < end; tile += step) {
             float *to = hidden + 16 * (tile - first);
             if (p->finish == ED_GATE)
-                gated_tile(run, p, tile, group, to);
+                gated_tile(run, p, tile, row, to);
             else
-                activated_pair(run, p, tile, group, to);
+                activated_pair(run, p, tile, row, to);
         }
-        ed_pack_group(run, p->to, p->next, hidden, ED_MOST_BLOCK, block, group, p->rows);
+        for (int i = 0; i < rows; i += ED_GROUP)
+            ed_pack_group(run, p->to, p->next, hidden + i * ED_MOST_BLOCK, ED_MOST_BLOCK, block,
+                          (row + i) / ED_GROUP, p->rows);
     }
 }
 
-void ed_products(EdRun *run, EdWorker *me, const EdProducts *p)
+static void packed(EdRun *run, EdWorker *me, const EdProducts *p)
 {
     EdProducts mine = *p;
-    if (p->finish == ED_PUT || p->finish == ED_ADD) {
-        plain(run, me, p);
-        return;
-    }
     while (ed_team_take(me, 1, ed_blocks(p->next))) {
         ed_entered(run, me, &mine);
         for (int i = me->next; i < me->end; i++)
             packed_block(run, &mine, i);
     }
+}
+
+void ed_begin(const EdRun *run, const EdProducts *p)
+{
+    if (run->kernels->begin)
+        run->kernels->begin(p->rows, p->targets[0].matrix->block);
+}
+
+void ed_end(const EdRun *run, const EdProducts *p)
+{
+    if (run->kernels->end)
+        run->kernels->end(p->rows);
+}
+
+void ed_products(EdRun *run, EdWorker *me, const EdProducts *p)
+{
+    ed_begin(run, p);
+    if (p->finish == ED_PUT || p->finish == ED_ADD)
+        plain(run, me, p);
+    else
+        packed(run, me, p);
+    ed_end(run, p);
 }

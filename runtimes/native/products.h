@@ -19,11 +19,11 @@ ED_INLINE Vi four_bytes(const int8_t *from)
 #ifdef ED_OWN_CHUNK4
 #include ED_OWN_CHUNK4
 #else
-/* 32 inputs of R rows (of n) times T tiles of 4 bits. */
-ED_INLINE void chunk4(Vi (*sum)[LANES_TILES], const uint8_t **w, const int8_t *x, const int n,
+/* 32 inputs of R rows, `stride` bytes apart, times T tiles of 4 bits. */
+ED_INLINE void chunk4(Vi (*sum)[LANES_TILES], const uint8_t **w, const int8_t *x, size_t stride,
                       const int R, const int T, size_t ahead)
 {
-    for (int pair = 0; pair < 4; pair++, x += 8 * n) {
+    for (int pair = 0; pair < 4; pair++, x += 8) {
         Vb low[LANES_TILES], high[LANES_TILES];
         for (int t = 0; t < T; t++) {
             Vb both = vb_load(w[t]);
@@ -33,7 +33,8 @@ ED_INLINE void chunk4(Vi (*sum)[LANES_TILES], const uint8_t **w, const int8_t *x
             w[t] += 64;
         }
         for (int r = 0; r < R; r++) {
-            Vi even = four_bytes(x + 4 * r), odd = four_bytes(x + 4 * n + 4 * r);
+            const int8_t *row = x + (size_t)r * stride;
+            Vi even = four_bytes(row), odd = four_bytes(row + 4);
             for (int t = 0; t < T; t++) {
                 sum[r][t] = vi_dot_nibbles(sum[r][t], low[t], even);
                 sum[r][t] = vi_dot_nibbles(sum[r][t], high[t], odd);
@@ -44,10 +45,10 @@ ED_INLINE void chunk4(Vi (*sum)[LANES_TILES], const uint8_t **w, const int8_t *x
 #endif
 
 /* The same with 8 bits. */
-ED_INLINE void chunk8(Vi (*sum)[LANES_TILES], const uint8_t **w, const int8_t *x, const int n,
+ED_INLINE void chunk8(Vi (*sum)[LANES_TILES], const uint8_t **w, const int8_t *x, size_t stride,
                       const int R, const int T, size_t ahead)
 {
-    for (int group = 0; group < 8; group++, x += 4 * n) {
+    for (int group = 0; group < 8; group++, x += 4) {
         Vb weights[LANES_TILES];
         for (int t = 0; t < T; t++) {
             weights[t] = vb_signed(vb_load(w[t]));
@@ -55,39 +56,45 @@ ED_INLINE void chunk8(Vi (*sum)[LANES_TILES], const uint8_t **w, const int8_t *x
             w[t] += 64;
         }
         for (int r = 0; r < R; r++) {
-            Vi bytes = four_bytes(x + 4 * r);
+            Vi bytes = four_bytes(x + (size_t)r * stride);
             for (int t = 0; t < T; t++)
                 sum[r][t] = vi_dot_signed(sum[r][t], weights[t], bytes);
         }
     }
 }
 
-/* Rows [first, first + R) of n, times T tiles. */
-ED_INLINE void product_part(const EdTile *tiles, const EdRows *rows, int blocks, int chunks,
-                            float *out, const int bits, const int n, const int first, const int R,
-                            const int T)
+/* Some rows of a group of n. */
+typedef struct {
+    const EdRows *rows;
+    int n, first, blocks, chunks;
+} Part;
+
+/* The first R of them times T tiles. */
+ED_INLINE void product_part(const EdTile *tiles, const Part *part, float *out, const int bits,
+                            const int R, const int T)
 {
     const uint8_t *w[LANES_TILES];
-    const int8_t *x = rows->values + 4 * first;
-    size_t ahead = tiles->ahead;
+    size_t ahead = tiles->ahead, stride = 32 * (size_t)part->chunks;
     Vf total[LANES_ROWS][LANES_TILES];
     for (int t = 0; t < T; t++)
         w[t] = tiles[t].weights;
     for (int r = 0; r < R; r++)
         for (int t = 0; t < T; t++)
             total[r][t] = vf_set1(0.0f);
-    for (int b = 0; b < blocks; b++) {
-        const float *scale = rows->scales + b * n + first;
-        const int32_t *start = rows->sums + b * n + first;
+    for (int b = 0; b < part->blocks; b++) {
+        int at = b * part->n + part->first;
+        const int8_t *x = part->rows->values + (size_t)at * stride;
+        const float *scale = part->rows->scales + at;
+        const int32_t *start = part->rows->sums + at;
         Vi sum[LANES_ROWS][LANES_TILES];
         for (int r = 0; r < R; r++)
             for (int t = 0; t < T; t++)
                 sum[r][t] = vi_set1(bits == 4 ? start[r] : vi_signed_start(start[r]));
-        for (int c = 0; c < chunks; c++, x += 32 * n) {
+        for (int c = 0; c < part->chunks; c++, x += 32) {
             if (bits == 4)
-                chunk4(sum, w, x, n, R, T, ahead);
+                chunk4(sum, w, x, stride, R, T, ahead);
             else
-                chunk8(sum, w, x, n, R, T, ahead);
+                chunk8(sum, w, x, stride, R, T, ahead);
         }
         for (int t = 0; t < T; t++) {
             Vf weight_scale = vf_load_half(tiles[t].scales + 16 * b);
@@ -99,47 +106,65 @@ ED_INLINE void product_part(const EdTile *tiles, const EdRows *rows, int blocks,
     }
     for (int r = 0; r < R; r++)
         for (int t = 0; t < T; t++)
-            vf_store(out + (first + r) * ED_PAIR + 16 * t, total[r][t]);
+            vf_store(out + r * ED_PAIR + 16 * t, total[r][t]);
 }
 
 #ifdef ED_OWN_PRODUCT
 #include ED_OWN_PRODUCT
 #else
-ED_INLINE void product(const EdTile *pair, const EdRows *rows, int blocks, int chunks, float *out,
-                       const int bits, const int n)
+#define ED_REST(R)                                        \
+    case R:                                               \
+        product_part(tiles, part, out, bits, R, LANES_TILES); \
+        break;
+
+/* Fewer rows than the registers hold. */
+ED_INLINE void product_rest(const EdTile *tiles, const Part *part, float *out, const int bits)
+{
+    switch (part->n - part->first) {
+        ED_REST(1)
+        ED_REST(2)
+        ED_REST(3)
+#if LANES_ROWS > 4
+        ED_REST(4)
+        ED_REST(5)
+        ED_REST(6)
+        ED_REST(7)
+#endif
+    }
+}
+
+ED_INLINE void product(const EdTile *pair, const Part *group, float *out, const int bits)
 {
     for (int t = 0; t < 2; t += LANES_TILES) {
-        int first = 0;
-        for (; first + LANES_ROWS <= n; first += LANES_ROWS)
-            product_part(pair + t, rows, blocks, chunks, out + 16 * t, bits, n, first, LANES_ROWS,
-                         LANES_TILES);
-        if (n % LANES_ROWS)
-            product_part(pair + t, rows, blocks, chunks, out + 16 * t, bits, n, first,
-                         n % LANES_ROWS, LANES_TILES);
+        Part part = *group;
+        float *to = out + 16 * t;
+        for (; part.first + LANES_ROWS <= part.n; part.first += LANES_ROWS) {
+            product_part(pair + t, &part, to, bits, LANES_ROWS, LANES_TILES);
+            to += LANES_ROWS * ED_PAIR;
+        }
+        product_rest(pair + t, &part, to, bits);
     }
 }
 #endif
 
-#define ED_PRODUCT(bits, n)                                                             \
-    static void product##bits##_##n(const EdTile *pair, const EdRows *rows, int blocks, \
-                                    int chunks, float *out)                             \
-    {                                                                                   \
-        product(pair, rows, blocks, chunks, out, bits, n);                              \
-    }
-#define ED_PRODUCTS(bits) \
-    ED_PRODUCT(bits, 1)   \
-    ED_PRODUCT(bits, 2)   \
-    ED_PRODUCT(bits, 3)   \
-    ED_PRODUCT(bits, 4)   \
-    ED_PRODUCT(bits, 5)   \
-    ED_PRODUCT(bits, 6)   \
-    ED_PRODUCT(bits, 7)   \
-    ED_PRODUCT(bits, 8)
-#define ED_PRODUCT_TABLE(bits)                                                   \
-    {product##bits##_1, product##bits##_2, product##bits##_3, product##bits##_4, \
-     product##bits##_5, product##bits##_6, product##bits##_7, product##bits##_8}
+#ifdef ED_MANY_ROWS
+#include ED_MANY_ROWS
+#define ED_BEGIN begin
+#define ED_END end
+#else
+#define ED_AT_ONCE ED_GROUP
+#define ED_BEGIN NULL
+#define ED_END NULL
 
-ED_PRODUCTS(4)
-ED_PRODUCTS(8)
+#define ED_PRODUCT(bits)                                                                    \
+    static void product##bits(const EdTile *pair, const EdRows *groups, int rows, int blocks, \
+                              int chunks, float *out)                                       \
+    {                                                                                       \
+        product(pair, &(Part){groups, rows, 0, blocks, chunks}, out, bits);                 \
+    }
+
+ED_PRODUCT(4)
+ED_PRODUCT(8)
+#endif
 
 #endif

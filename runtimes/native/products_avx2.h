@@ -10,7 +10,7 @@ ED_INLINE Vi add_pairs(Vi sum, Vb w, Vi x)
                 now(_mm256_add_epi16(sum.b, _mm256_maddubs_epi16(w.b, x.b)))};
 }
 
-ED_INLINE void chunk4(Vi (*sum)[LANES_TILES], const uint8_t **w, const int8_t *x, const int n,
+ED_INLINE void chunk4(Vi (*sum)[LANES_TILES], const uint8_t **w, const int8_t *x, size_t stride,
                       const int R, const int T, size_t ahead)
 {
     for (int t = 0; t < T; t++) {
@@ -18,12 +18,13 @@ ED_INLINE void chunk4(Vi (*sum)[LANES_TILES], const uint8_t **w, const int8_t *x
         for (int r = 0; r < R; r++)
             pairs[r] = vi_set1(0);
         for (int pair = 0; pair < 4; pair++, w[t] += 64) {
-            const int8_t *here = x + 8 * n * pair;
+            const int8_t *here = x + 8 * pair;
             Vb both = vb_load(w[t]), low = vb_low(both), high = vb_high(both);
             ED_ASK_FOR((uintptr_t)w[t] + ahead);
             for (int r = 0; r < R; r++) {
-                pairs[r] = add_pairs(pairs[r], low, four_bytes(here + 4 * r));
-                pairs[r] = add_pairs(pairs[r], high, four_bytes(here + 4 * n + 4 * r));
+                const int8_t *row = here + (size_t)r * stride;
+                pairs[r] = add_pairs(pairs[r], low, four_bytes(row));
+                pairs[r] = add_pairs(pairs[r], high, four_bytes(row + 4));
             }
         }
         for (int r = 0; r < R; r++)

@@ -33,22 +33,16 @@ ED_INLINE Outputs zip_outputs(Vb even, Vb odd)
 }
 
 /* 8 inputs of two rows, or of one and zeros. */
-ED_INLINE int8x16_t zip_rows(const int8_t *x, const int n, const int both)
+ED_INLINE int8x16_t zip_rows(const int8_t *x, size_t stride, const int both)
 {
-    int32_t even[2] = {0, 0}, odd[2] = {0, 0};
-    int32x2_t a, b;
-    memcpy(even, x, both ? 8 : 4);
-    memcpy(odd, x + 4 * n, both ? 8 : 4);
-    a = vld1_s32(even);
-    b = vld1_s32(odd);
-    return vreinterpretq_s8_s32(vcombine_s32(vzip1_s32(a, b), vzip2_s32(a, b)));
+    return vcombine_s8(vld1_s8(x), both ? vld1_s8(x + stride) : vdup_n_s8(0));
 }
 
-/* 32 inputs of R rows (of n) times a tile. */
-ED_INLINE void chunk_squares(Squares *sum, const uint8_t **w, const int8_t *x, const int bits,
-                             const int n, const int R, size_t ahead)
+/* 32 inputs of R rows, `stride` bytes apart, times a tile. */
+ED_INLINE void chunk_squares(Squares *sum, const uint8_t **w, const int8_t *x, size_t stride,
+                             const int bits, const int R, size_t ahead)
 {
-    for (int pair = 0; pair < 4; pair++, x += 8 * n) {
+    for (int pair = 0; pair < 4; pair++, x += 8) {
         Vb first = vb_load(*w), even = bits == 4 ? vb_low(first) : first;
         Vb odd = bits == 4 ? vb_high(first) : vb_load(*w + 64);
         Outputs outputs = zip_outputs(even, odd);
@@ -56,7 +50,7 @@ ED_INLINE void chunk_squares(Squares *sum, const uint8_t **w, const int8_t *x, c
         if (bits == 8)
             ED_ASK_FOR((uintptr_t)*w + 64 + ahead);
         for (int r = 0; r < R; r += 2) {
-            int8x16_t rows = zip_rows(x + 4 * r, n, r + 1 < R);
+            int8x16_t rows = zip_rows(x + (size_t)r * stride, stride, r + 1 < R);
             int32x4_t *to = sum[r / 2].two;
             for (int i = 0; i < 8; i++)
                 to[i] = now(vmmlaq_s32(to[i], outputs.two[i], rows));
@@ -75,46 +69,48 @@ ED_INLINE Vi row_of_squares(const Squares *sum, const int second, int32_t start)
     return (Vi){four[0], four[1], four[2], four[3]};
 }
 
-/* Rows [first, first + R) of n, times one tile. */
-ED_INLINE void squares_part(const EdTile *tile, const EdRows *rows, int blocks, int chunks,
-                            float *out, const int bits, const int n, const int first, const int R)
+/* The first R rows of a part times one tile. */
+ED_INLINE void squares_part(const EdTile *tile, const Part *part, float *out, const int bits,
+                            const int R)
 {
     const uint8_t *w = tile->weights;
-    const int8_t *x = rows->values + 4 * first;
+    size_t stride = 32 * (size_t)part->chunks;
     Vf total[4];
     for (int r = 0; r < R; r++)
         total[r] = vf_set1(0.0f);
-    for (int b = 0; b < blocks; b++) {
+    for (int b = 0; b < part->blocks; b++) {
+        int at = b * part->n + part->first;
+        const int8_t *x = part->rows->values + (size_t)at * stride;
         Vf weight_scale = vf_load_half(tile->scales + 16 * b);
         Squares sum[2];
         for (int i = 0; i < 8; i++)
             sum[0].two[i] = sum[1].two[i] = vdupq_n_s32(0);
-        for (int c = 0; c < chunks; c++, x += 32 * n)
-            chunk_squares(sum, &w, x, bits, n, R, tile->ahead);
+        for (int c = 0; c < part->chunks; c++, x += 32)
+            chunk_squares(sum, &w, x, stride, bits, R, tile->ahead);
         for (int r = 0; r < R; r++) {
-            int at = b * n + first + r;
-            Vi whole = row_of_squares(sum + r / 2, r & 1, bits == 4 ? rows->sums[at] : 0);
-            Vf both = vf_mul(weight_scale, vf_set1(rows->scales[at]));
+            Vi whole =
+                row_of_squares(sum + r / 2, r & 1, bits == 4 ? part->rows->sums[at + r] : 0);
+            Vf both = vf_mul(weight_scale, vf_set1(part->rows->scales[at + r]));
             total[r] = vf_fma(vf_from_vi(whole), both, total[r]);
         }
     }
     for (int r = 0; r < R; r++)
-        vf_store(out + (first + r) * ED_PAIR, total[r]);
+        vf_store(out + r * ED_PAIR, total[r]);
 }
 
-ED_INLINE void product(const EdTile *pair, const EdRows *rows, int blocks, int chunks, float *out,
-                       const int bits, const int n)
+ED_INLINE void product(const EdTile *pair, const Part *group, float *out, const int bits)
 {
     for (int t = 0; t < 2; t++) {
-        const EdTile *tile = pair + t;
+        Part part = *group;
         float *to = out + 16 * t;
-        int first = 0;
-        for (; first + 4 <= n; first += 4)
-            squares_part(tile, rows, blocks, chunks, to, bits, n, first, 4);
-        if (n % 4 == 1)
-            product_part(tile, rows, blocks, chunks, to, bits, n, first, 1, 1);
-        else if (n % 4)
-            squares_part(tile, rows, blocks, chunks, to, bits, n, first, n % 4);
+        for (; part.first + 4 <= part.n; part.first += 4, to += 4 * ED_PAIR)
+            squares_part(pair + t, &part, to, bits, 4);
+        if (part.n - part.first == 3)
+            squares_part(pair + t, &part, to, bits, 3);
+        else if (part.n - part.first == 2)
+            squares_part(pair + t, &part, to, bits, 2);
+        else if (part.n > part.first)
+            product_part(pair + t, &part, to, bits, 1, 1);
     }
 }
 

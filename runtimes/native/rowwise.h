@@ -27,18 +27,15 @@ static float block_scale(const float *x, int count, float *scale)
     return most > ED_TINY ? 127.0f / most : 0.0f;
 }
 
-/* One block of one row; `values` is where its first inputs go. */
-ED_INLINE void quantise_block(const float *x, int count, int block, int rows, int8_t *values,
-                              float *scale, int32_t *sums)
+/* One block of one row. */
+ED_INLINE void quantise_block(const float *x, int count, int block, int8_t *values, float *scale,
+                              int32_t *sums)
 {
     Vf factor = vf_set1(block_scale(x, count, scale));
     Vi sum = vi_set1(0);
-    for (int i = 0; i < block; i += 16, values += 16 * rows) {
+    for (int i = 0; i < block; i += 16) {
         Vi whole = i < count ? to_range(vf_mul(vf_load(x + i), factor)) : vi_set1(0);
-        int8_t bytes[16];
-        vi_store_bytes(bytes, whole);
-        for (int g = 0; g < 4; g++)
-            memcpy(values + 4 * rows * g, bytes + 4 * g, 4);
+        vi_store_bytes(values + i, whole);
         sum = vi_add(sum, whole);
     }
     *sums = -8 * vi_sum(sum);
@@ -49,8 +46,9 @@ static void quantise(const float *x, int count, int inputs, int block, int row, 
 {
     for (int b = 0; b * block < inputs; b++) {
         int here = count - b * block < block ? count - b * block : block;
-        quantise_block(x + b * block, here, block, rows, to->values + b * block * rows + 4 * row,
-                       &to->scales[b * rows + row], &to->sums[b * rows + row]);
+        int at = b * rows + row;
+        quantise_block(x + b * block, here, block, to->values + at * block, &to->scales[at],
+                       &to->sums[at]);
     }
 }
 
@@ -58,7 +56,7 @@ static void quantise_rows(const float *x, size_t stride, int count, int block, i
                           const EdRows *to)
 {
     for (int r = 0; r < rows; r++)
-        quantise_block(x + (size_t)r * stride, count, block, rows, to->values + 4 * r,
+        quantise_block(x + (size_t)r * stride, count, block, to->values + r * block,
                        &to->scales[r], &to->sums[r]);
 }
 

@@ -1,6 +1,7 @@
 /* Instruction sets per file, so that no flag of the whole build decides what a machine must have.
  *
- * ED_X86: this build has the tables avx2 and avx512, ED_AVXVNNI: avxvnni, ED_ARM64: neon and i8mm.
+ * ED_X86: this build has the tables avx2 and avx512, ED_AVXVNNI: avxvnni, ED_AMX: amx, ED_ARM64:
+ * neon and i8mm.
  */
 #ifndef ED_TARGET_H
 #define ED_TARGET_H
@@ -26,6 +27,16 @@
 #endif
 #ifndef ED_AVXVNNI
 #define ED_AVXVNNI 0
+#endif
+
+/* gcc 11 and clang 12 as well; only Linux can be asked for the tiles. */
+#if ED_X86 && defined(__linux__) && defined(__has_include)
+#if __has_include(<amxint8intrin.h>)
+#define ED_AMX 1
+#endif
+#endif
+#ifndef ED_AMX
+#define ED_AMX 0
 #endif
 
 /* Older compilers know the newer instructions only if the whole build asks for them. */

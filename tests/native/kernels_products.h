@@ -16,6 +16,11 @@ static EdRows rows_of(Shape s)
     return (EdRows){room((size_t)(s.block * s.blocks * s.rows)), room(scales), room(scales)};
 }
 
+static int value_at(Shape s, int row, int input)
+{
+    return (input / s.block * s.rows + row) * s.block + input % s.block;
+}
+
 static void free_rows(EdRows rows)
 {
     free(rows.values);
@@ -43,7 +48,7 @@ static EdRows quantised(Shape s)
         under_test->quantise(x, count, inputs, s.block, row, s.rows, &got);
         for (int i = 0; i < count; i++) {
             float unit = want.scales[i / s.block * s.rows + row];
-            int whole = want.values[i / 4 * 4 * s.rows + 4 * row + i % 4];
+            int whole = want.values[value_at(s, row, i)];
             near("quantise", (double)unit * whole, x[i], 0.50002 * unit + 1e-30);
         }
         free(x);
@@ -76,7 +81,7 @@ static EdRows extreme(Shape s)
     int sign = between(0, 1) ? 127 : -127;
     for (int i = 0; i < s.block * s.blocks * s.rows; i++) {
         rows.values[i] = (int8_t)(between(0, 9) ? sign : -sign);
-        rows.sums[i / (4 * s.rows) / (s.block / 4) * s.rows + i / 4 % s.rows] -= 8 * rows.values[i];
+        rows.sums[i / s.block] -= 8 * rows.values[i];
     }
     for (int i = 0; i < s.blocks * s.rows; i++)
         rows.scales[i] = 0.01f + fabsf(even());
@@ -111,7 +116,7 @@ static double sum_of_products(Shape s, const EdTile *tile, const EdRows *rows, i
 {
     double sum = 0.0;
     for (int i = 0; i < s.block * s.blocks; i++) {
-        int b = i / s.block, x = rows->values[i / 4 * 4 * s.rows + 4 * row + i % 4];
+        int b = i / s.block, x = rows->values[value_at(s, row, i)];
         double scale = (double)rows->scales[b * s.rows + row] *
                        (double)ed_half_to_float(tile->scales[16 * b + output]);
         sum += scale * x * weight_at(tile->weights, s.bits, output, i);
@@ -129,39 +134,74 @@ static double rounding(Shape s, const EdTile *tile, const EdRows *rows, int row,
     return most;
 }
 
-static float *multiplied(const EdKernels *k, Shape s, const EdTile *pair, const EdRows *rows)
+/* Rows in groups as a step has them. */
+typedef struct {
+    EdRows of[ED_MOST_AT_ONCE / ED_GROUP];
+} Groups;
+
+static Shape group_shape(Shape s, int group)
+{
+    int left = s.rows - group * ED_GROUP;
+    s.rows = left < ED_GROUP ? left : ED_GROUP;
+    return s;
+}
+
+static Groups groups_of(Shape s)
+{
+    Groups all = {0};
+    for (int i = 0; i * ED_GROUP < s.rows; i++)
+        all.of[i] = between(0, 2) ? quantised(group_shape(s, i)) : extreme(group_shape(s, i));
+    return all;
+}
+
+static float *multiplied(const EdKernels *k, Shape s, const EdTile *pair, const Groups *groups)
 {
     float *out = floats(ED_PAIR * s.rows);
-    EdProduct *const *products = s.bits == 4 ? k->product4 : k->product8;
-    products[s.rows - 1](pair, rows, s.blocks, s.block / 32, out);
+    EdProduct *product = s.bits == 4 ? k->product4 : k->product8;
+    if (k->begin)
+        k->begin(s.rows, s.block);
+    for (int row = 0; row < s.rows; row += k->at_once) {
+        int here = s.rows - row < k->at_once ? s.rows - row : k->at_once;
+        product(pair, groups->of + row / ED_GROUP, here, s.blocks, s.block / 32,
+                out + ED_PAIR * row);
+    }
+    if (k->end)
+        k->end(s.rows);
     return out;
+}
+
+static void check_product_at(Shape s, const EdTile *pair, const Groups *groups, const float *out)
+{
+    int row = between(0, s.rows - 1), output = between(0, ED_PAIR - 1), group = row / ED_GROUP;
+    const EdTile *tile = pair + output / 16;
+    const EdRows *rows = groups->of + group;
+    Shape here = group_shape(s, group);
+    near("product", out[row * ED_PAIR + output],
+         sum_of_products(here, tile, rows, row % ED_GROUP, output % 16),
+         rounding(here, tile, rows, row % ED_GROUP, output % 16));
 }
 
 static void check_product(Shape s)
 {
-    EdRows rows = between(0, 2) ? quantised(s) : extreme(s);
+    Groups groups = groups_of(s);
     size_t bytes = (size_t)(s.block * s.blocks * 16 * s.bits / 8);
     float scale = between(0, 3) ? 0.1f : 1e-6f, *want, *got;
     EdTile pair[2];
     for (int t = 0; t < 2; t++)
         pair[t] =
             (EdTile){.weights = packed(bytes, s.bits), .scales = halves(16 * s.blocks, scale)};
-    want = multiplied(plain, s, pair, &rows);
-    got = multiplied(under_test, s, pair, &rows);
+    want = multiplied(plain, s, pair, &groups);
+    got = multiplied(under_test, s, pair, &groups);
     same(s.bits == 4 ? "product4" : "product8", got, want,
          sizeof(float) * (size_t)(ED_PAIR * s.rows));
-    for (int time = 0; time < 8; time++) {
-        int row = between(0, s.rows - 1), output = between(0, ED_PAIR - 1);
-        const EdTile *tile = pair + output / 16;
-        near("product", want[row * ED_PAIR + output],
-             sum_of_products(s, tile, &rows, row, output % 16),
-             rounding(s, tile, &rows, row, output % 16));
-    }
+    for (int time = 0; time < 8; time++)
+        check_product_at(s, pair, &groups, want);
     for (int t = 0; t < 2; t++) {
         free((void *)pair[t].weights);
         free((void *)pair[t].scales);
     }
-    free_rows(rows);
+    for (int i = 0; i * ED_GROUP < s.rows; i++)
+        free_rows(groups.of[i]);
     free(want);
     free(got);
 }
@@ -169,10 +209,14 @@ static void check_product(Shape s)
 static void check_products(void)
 {
     for (int bits = 4; bits <= 8; bits += 4)
-        for (int block = 32; block <= 128; block *= 2)
+        for (int block = 32; block <= 128; block *= 2) {
             for (int rows = 1; rows <= ED_GROUP; rows++)
                 for (int time = 0; time < 4; time++)
-                    check_product((Shape){bits, block, between(1, 256 / block), rows});
+                    check_product((Shape){bits, block, between(1, 512 / block), rows});
+            for (int time = 0; time < 12; time++)
+                check_product((Shape){bits, block, between(1, 512 / block),
+                                      between(ED_GROUP + 1, ED_MOST_AT_ONCE)});
+        }
 }
 
 /* ---- Products of attention ---- */
