@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROMPT ?= Once upon a time
 SEED ?= 3
+# Tests run beside each other, on up to four cores.
+BESIDE := -n auto --maxprocesses 4 --dist worksteal
 # What is compiled when edgedec is installed: after a change it is installed again.
 NATIVE := setup.py $(wildcard runtimes/native/*.[ch] edgedec/_tree/csrc/*.[ch])
 
@@ -13,7 +15,7 @@ run: $(VENV)/.run
 	$(BIN)/edgedec generate "$(PROMPT)" --temperature 0.6 --seed $(SEED) --max-new-tokens 200
 
 test: $(VENV)/.dev lint
-	$(BIN)/python -m pytest -m "not full"
+	$(BIN)/python -m pytest -m "not full" $(BESIDE)
 
 test-full: $(VENV)/.full .typing/edgedec
 	$(BIN)/mypy

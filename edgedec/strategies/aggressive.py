@@ -9,12 +9,13 @@ decoder have tokens of their own, words of the source are written with the decod
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from edgedec import draft
-from edgedec.contracts import Context, Draft, Host, Needs, Outcome
+from edgedec.contracts import TRUNK, Context, Draft, Host, Needs, Outcome
 from edgedec.errors import UnsupportedError
 from edgedec.passage import Passage, Words
 
@@ -70,11 +71,12 @@ class Copyist:
     def __init__(self, options: Aggressive, words: Words | None) -> None:
         self._options, self._words = options, words
         self._sheet = draft.Sheet(options.tokens)
+        self._above = np.arange(-1, options.tokens - 1, dtype=np.int32)
         self.reset()
 
     def reset(self) -> None:
         """Forget the source."""
-        self._passage = Passage((), (), ())
+        self._take(Passage((), (), ()))
         self._known: object = None
         self._read = self._at = 0
         self._places: list[int] = []
@@ -104,7 +106,16 @@ class Copyist:
         self.reset()
         self._known, self._read = context.source, context.prompt_length
         if context.source is not None and self._words is not None:
-            self._passage = self._words.passage(context.source)
+            self._take(self._words.passage(context.source))
+
+    def _take(self, passage: Passage) -> None:
+        self._passage = passage
+        # What chains of its tokens are made of, as they go into the tree.
+        self._ids = np.array(passage.tokens, np.int32)
+        self._scores = np.array(
+            [NEXT[min(size, len(NEXT)) - 1] if size else WITHIN for size in passage.sizes],
+            np.float32,
+        )
 
     # --- where we are ----------------------------------------------------------------------------
 
@@ -159,19 +170,15 @@ class Copyist:
 
     def _copy(self, place: int, first: int, end: int, rank: int) -> int:
         """Write the source's tokens from `place` on as the nodes [first, end); where they end."""
-        tokens = self._passage.tokens[place : place + max(0, end - first)]
+        tokens = self._ids[place : place + max(0, end - first)]
         end, sheet = first + len(tokens), self._sheet
         if first == end:
             return end
         sheet.tokens[first:end] = tokens
-        sheet.parents[first:end] = range(first - 1, end - 1)
-        sheet.parents[first] = -1
-        sheet.score[first:end] = self._scores(place, len(tokens))
+        sheet.parents[first:end] = self._above[first:end]
+        sheet.parents[first] = TRUNK
+        sheet.score[first:end] = self._scores[place : place + len(tokens)]
         if self._written:
             sheet.score[first] = AFTER_CHANGE[rank]
         sheet.rank[first:end] = rank
         return end
-
-    def _scores(self, place: int, count: int) -> Sequence[float]:
-        sizes = self._passage.sizes[place : place + count]
-        return [NEXT[min(size, len(NEXT)) - 1] if size else WITHIN for size in sizes]
