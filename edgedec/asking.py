@@ -165,7 +165,7 @@ class Trials:
 
 def free(sources: Sequence[Source], rate: float) -> int:
     """The set of those that cost hardly anything."""
-    return sum([1 << i for i, each in enumerate(sources) if rate * each.cost.value < CHEAP])
+    return sum([1 << i for i, each in enumerate(sources) if each.cheap(rate)])
 
 
 def trying(sources: Sequence[Source], rate: float) -> bool:

@@ -12,6 +12,9 @@ import pytest
 from edgedec import drafting
 from edgedec.runtimes import native
 
+# Thousands of turns each, beside other tests on slow machines.
+pytestmark = pytest.mark.timeout(900)
+
 MODELS = {"stories": ["aggressive"], "fix": []}
 """The bundled models, and what cannot draft for them."""
 PROGRAM = Path(__file__).parents[1] / "bench" / "exactness.py"
