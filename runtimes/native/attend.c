@@ -10,8 +10,6 @@
 
 /* From so many spans on they are shared out too, if there are few heads. */
 #define MANY_SPANS 2
-/* Pieces of fewer queries are not worth their keys. */
-#define FEW_QUERIES 4
 /* Queries whose spans are joined together, a multiple of 16. */
 #define JOINED 16
 
@@ -53,37 +51,47 @@ static size_t partial_floats(const EdAttention *la, const Plan *plan)
            part_floats(plan->queries, ed_padded(la->head_dim, 16));
 }
 
-/* A piece has all rows of some heads or, with many rows, some of them: so threads do not write the
- * same cache lines of packed rows. */
-static void share_queries(Plan *plan, int rows, int heads)
+/* What a piece takes beyond its queries, in queries: keys and values become floats for the first. */
+#define PIECE_COST 2
+
+/* So many pieces of one kv head, as equal as can be. */
+static void share_queries(Plan *plan, int blocks)
 {
-    plan->per_block = heads ? heads * rows : ED_QUERIES;
+    plan->per_block = (plan->queries + blocks - 1) / blocks;
     plan->blocks = (plan->queries + plan->per_block - 1) / plan->per_block;
 }
 
-/* Heads whose rows are one piece: as equal parts of a group as can be; 0: not even one. */
-static int heads_at_once(int group, int rows)
+/* How long the busiest thread takes, in queries. */
+static int cost_of(const Plan *plan, int kv_heads, int threads)
 {
-    int most = ED_QUERIES / rows, parts = most ? (group + most - 1) / most : 0;
-    return parts ? (group + parts - 1) / parts : 0;
+    int pieces = (kv_heads * plan->blocks + threads - 1) / threads;
+    return pieces * (plan->per_block + PIECE_COST);
+}
+
+/* Few large pieces leave threads idle, many small ones read keys and values again. */
+static void share_evenly(Plan *plan, int kv_heads, int threads)
+{
+    Plan other = *plan;
+    for (int blocks = plan->blocks + 1; kv_heads * blocks <= 8 * threads; blocks++) {
+        share_queries(&other, blocks);
+        if (cost_of(&other, kv_heads, threads) < cost_of(plan, kv_heads, threads))
+            *plan = other;
+    }
 }
 
 static Plan plan_of(const EdRun *run, const EdView *view, int threads)
 {
     const EdAttention *la = view->spec;
-    int group = la->heads / la->kv_heads;
-    int heads = heads_at_once(group, run->rows);
-    Plan plan = {.queries = run->rows * group, .per_block = ED_QUERIES};
+    Plan plan = {.queries = run->rows * (la->heads / la->kv_heads)};
     plan.chunk = first_chunk(run, view);
     plan.first = plan.chunk / ED_SPAN;
     plan.end = (view->reach + ED_SPAN * ED_CHUNK - 1) / (ED_SPAN * ED_CHUNK);
-    share_queries(&plan, run->rows, heads);
+    share_queries(&plan, (plan.queries + ED_QUERIES - 1) / ED_QUERIES);
     plan.shared = threads > 1 && la->kv_heads * plan.blocks < 4 * threads &&
                   plan.end - plan.first >= MANY_SPANS &&
                   partial_floats(la, &plan) <= run->buffers->partial_floats;
-    while (threads > 1 && !plan.shared && heads > 1 && heads / 2 * run->rows >= FEW_QUERIES &&
-           la->kv_heads * plan.blocks < 4 * threads)
-        share_queries(&plan, run->rows, heads /= 2);
+    if (threads > 1 && !plan.shared)
+        share_evenly(&plan, la->kv_heads, threads);
     return plan;
 }
 

@@ -2,6 +2,7 @@
 #include "target.h"
 #if ED_AMX
 ED_TARGET("avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni,amx-int8,avx2,fma,f16c")
+#define ED_GFNI
 #include "lanes_avx512.h"
 
 #define ED_NAME "amx"

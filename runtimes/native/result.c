@@ -1,5 +1,6 @@
 /* What is asked of a step's logits afterwards. */
 #include <math.h>
+#include <stdlib.h>
 
 #include "model.h"
 
@@ -40,38 +41,67 @@ static const float *line_of(const EdLines *lines, int line)
     return lines->numbers + (size_t)line * (size_t)lines->stride;
 }
 
-typedef struct {
-    const EdLines *lines;
-    int32_t *ids;
-    float *values;
-    int k;
-} Search;
-
 /* Fewer numbers than this are searched sooner than a second thread has woken up. */
 enum { ALONE = 1 << 16 };
 
-static void run(const EdLines *lines, EdWork *work, Search *search)
+static int are_many(const EdLines *lines)
 {
-    if ((int64_t)lines->lines * lines->count <= ALONE)
-        ed_team_alone(work, search);
-    else
-        ed_team_run(lines->team, work, search);
+    return (int64_t)lines->lines * lines->count > ALONE;
+}
+
+/* The best of each part of each line, as ids [parts][lines]. */
+typedef struct {
+    const EdLines *lines;
+    int parts;
+    int32_t *ids;
+} Parts;
+
+/* A thread looks through the part whose logits it made (product.c), which lie in its own cache. */
+static int first_of(const Parts *work, int part)
+{
+    int pairs = (work->lines->count + 31) / 32;
+    return ed_least(32 * (int)((int64_t)pairs * part / work->parts), work->lines->count);
 }
 
 static void find_best(void *work, EdWorker *me)
 {
-    Search *search = work;
-    const EdLines *lines = search->lines;
-    while (ed_team_take(me, 1, lines->lines))
-        for (int i = me->next; i < me->end; i++)
-            search->ids[i] = lines->kernels->argmax(line_of(lines, i), lines->count);
+    const Parts *all = work;
+    const EdLines *lines = all->lines;
+    while (ed_team_take(me, 1, all->parts * lines->lines))
+        for (int i = me->next; i < me->end; i++) {
+            int part = i / lines->lines, first = first_of(all, part);
+            const float *x = line_of(lines, i % lines->lines) + first;
+            all->ids[i] = first + lines->kernels->argmax(x, first_of(all, part + 1) - first);
+        }
+}
+
+static void join_parts(const Parts *all, int32_t *best)
+{
+    int lines = all->lines->lines;
+    for (int line = 0; line < lines; line++) {
+        const float *x = line_of(all->lines, line);
+        best[line] = all->ids[line];
+        for (int part = 1; part < all->parts; part++) {
+            int32_t id = all->ids[part * lines + line];
+            if (x[id] > x[best[line]])
+                best[line] = id;
+        }
+    }
 }
 
 void ed_session_argmax(EdSession *session, int32_t *best)
 {
     EdLines lines = lines_of(session);
-    Search search = {.lines = &lines, .ids = best};
-    run(&lines, find_best, &search);
+    Parts all = {.lines = &lines, .parts = ed_team_size(lines.team)};
+    if (are_many(&lines) && lines.count >= 32 * all.parts)
+        all.ids = malloc((size_t)(lines.lines * all.parts) * sizeof *all.ids);
+    if (!all.ids) {
+        ed_team_alone(find_best, &(Parts){&lines, 1, best});
+        return;
+    }
+    ed_team_run(lines.team, find_best, &all);
+    join_parts(&all, best);
+    free(all.ids);
 }
 
 /* Put x before all that are smaller; of equals the earlier id stays in front. */
@@ -102,6 +132,13 @@ static float kth_largest(const float *x, int count, int k)
     }
     return have < k ? -INFINITY : best[k - 1];
 }
+
+typedef struct {
+    const EdLines *lines;
+    int32_t *ids;
+    float *values;
+    int k;
+} Search;
 
 /* The largest of each stretch first: no number below the k-th of these is among the k largest, so
  * hardly more than k stretches are looked through. */
@@ -136,7 +173,10 @@ static void find_top(void *work, EdWorker *me)
 void ed_lines_topk(const EdLines *lines, int k, int32_t *ids, float *values)
 {
     Search search = {lines, ids, values, k};
-    run(lines, find_top, &search);
+    if (are_many(lines))
+        ed_team_run(lines->team, find_top, &search);
+    else
+        ed_team_alone(find_top, &search);
 }
 
 void ed_session_topk(EdSession *session, int k, int32_t *ids, float *values)

@@ -22,6 +22,16 @@ TREE, PARENTS = [5, 6, 7, 8, 9, 10, 11], [-1, 0, 0, 1, 2, -1, 5]
 SOME = ["plain4", "gemma", "post", "neox-like", "gpt2", "smollm3"]
 
 
+@pytest.mark.parametrize("threads", [2, 3])
+def test_the_best_of_many_numbers_is_searched_in_parts(make: Maker, threads: int) -> None:
+    engine = make(variants.TIES).open(threads=threads)
+    text = np.random.default_rng(1).integers(0, engine.architecture.vocab, 230).tolist()
+    result = engine.session().step(rows(text))
+    logits = [result.logits(row) for row in range(len(text))]
+    assert sum(len(line) for line in logits) > 1 << 16
+    assert result.argmax().tolist() == [int(line.argmax()) for line in logits]
+
+
 @pytest.mark.parametrize("name", SOME)
 def test_chosen_rows_have_the_logits_of_all_rows(make: Maker, name: str) -> None:
     session = make(name).open(threads=2).session()
