@@ -24,6 +24,7 @@ import platformdirs
 from edgedec import manifest as manifests
 from edgedec.errors import BundleError, WriteError
 from edgedec.manifest import File, Manifest
+from edgedec.mapped import forget
 from edgedec.replacing import replacing
 
 MAX_MANIFEST = 64 << 20
@@ -165,10 +166,12 @@ def _check_hash(path: Path, expected: File, found: str) -> None:
         )
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path, written: bool = False) -> str:
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+            forget(file, written)
+            return found
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from None
 
@@ -225,7 +228,7 @@ class BundleWriter:
         """Hash what was written, fill in `files` (None: all that is there), write the manifest."""
         files = {
             path.relative_to(self.path).as_posix(): File(
-                size=path.stat().st_size, sha256=_digest(path)
+                size=path.stat().st_size, sha256=_digest(path, written=True)
             )
             for path in sorted(self.path.rglob("*"))
             if path.is_file()

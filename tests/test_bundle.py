@@ -13,6 +13,7 @@ from edgedec import bundle as bundles
 from edgedec import manifest as manifests
 from edgedec.errors import BundleError, EdgedecError, WriteError
 from edgedec.manifest import Manifest
+from edgedec.mapped import LARGE, forget
 from tests.test_manifest import example
 
 
@@ -68,6 +69,26 @@ def test_a_file_is_hashed_once_per_version(folder: Path, monkeypatch: pytest.Mon
     bundles.open_bundle(folder)
     monkeypatch.setattr(bundles, "_digest", lambda path: pytest.fail(f"hashed {path} again"))
     bundles.open_bundle(folder)
+
+
+def test_a_large_file_is_let_go_of_and_reads_as_before(
+    tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgotten: list[int] = []
+    monkeypatch.setattr(
+        os, "posix_fadvise", lambda file, *_: forgotten.append(os.fstat(file).st_size),
+        raising=False,
+    )  # fmt: skip
+    large = os.urandom(LARGE + 5)
+    with bundles.write_bundle(tmp_path / "large") as writer:
+        (writer.path / "weights.bin").write_bytes(large)
+        (writer.path / "small.bin").write_bytes(b"12345678")
+        writer.finish(manifest)
+    assert forgotten == [len(large)]  # not the small one
+    monkeypatch.undo()
+    with (tmp_path / "large" / "weights.bin").open("rb") as file:
+        forget(file, written=True)
+        assert file.read() == large
 
 
 def test_an_unwritable_cache_is_no_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

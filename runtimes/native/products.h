@@ -75,6 +75,7 @@ ED_INLINE void product_part(const EdTile *tiles, const Part *part, float *out, c
 {
     const uint8_t *w[LANES_TILES];
     size_t ahead = tiles->ahead, stride = 32 * (size_t)part->chunks;
+    size_t scales_ahead = ahead / (size_t)(2 * part->chunks * bits);
     Vf total[LANES_ROWS][LANES_TILES];
     for (int t = 0; t < T; t++)
         w[t] = tiles[t].weights;
@@ -98,6 +99,7 @@ ED_INLINE void product_part(const EdTile *tiles, const Part *part, float *out, c
         }
         for (int t = 0; t < T; t++) {
             Vf weight_scale = vf_load_half(tiles[t].scales + 16 * b);
+            ED_ASK_FOR((uintptr_t)(tiles[t].scales + 16 * b) + scales_ahead);
             for (int r = 0; r < R; r++) {
                 Vf both = vf_mul(weight_scale, vf_set1(scale[r]));
                 total[r][t] = vf_fma(vf_from_vi(sum[r][t]), both, total[r][t]);
