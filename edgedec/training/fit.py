@@ -229,6 +229,11 @@ class _Run(Trainer):
                 f"the kept training of {name} cannot be read ({type(error).__name__}): begin anew "
                 "with --fresh"
             ) from None
+        if missing := sorted(self.state().keys() - state.keys()):
+            raise StateError(
+                f"the kept training of {name} says nothing of {', '.join(missing)}, as one of "
+                "another version of edgedec: begin anew with --fresh"
+            )
         other = [what for what, value in self._terms.written().items() if kept.get(what) != value]
         if not other:
             self.restore(state)

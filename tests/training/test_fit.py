@@ -266,6 +266,16 @@ def test_a_damaged_checkpoint_is_told() -> None:
     assert fit(table(), TEXTS, terms(), Limits(fresh=True)) is not None
 
 
+def test_a_checkpoint_of_another_version_is_told() -> None:
+    assert fit(table(), TEXTS, terms(), Limits()) is not None
+    path = terms().folder / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    del state["due"]
+    torch.save(state, path)
+    with pytest.raises(StateError, match=r"says nothing of due.*--fresh"):
+        fit(table(), TEXTS, terms(), Limits())
+
+
 def test_a_loss_that_is_no_number_ends_the_run() -> None:
     class Broken(Table):
         def loss(self, batch: Batch) -> Mapping[str, Tensor]:
