@@ -170,7 +170,8 @@ def _digest(path: Path, written: bool = False) -> str:
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-            forget(file, written)
+            if path.suffix == ".safetensors":  # what `open_mapped` maps
+                forget(file, written)
             return found
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from None

@@ -25,6 +25,8 @@ from edgedec.errors import BundleError, EdgedecError, StateError
 LINE = 64
 DTYPES = {"U8": "<u1", "F16": "<f2", "I32": "<i4", "F32": "<f4", "F64": "<f8"}
 MAX_HEADER = 64 << 20
+LARGE = 2 << 20
+"""Bytes of a large page."""
 METADATA = "__metadata__"
 
 
@@ -125,10 +127,6 @@ def open_mapped(
             return Mapped(data, places)
     except (OSError, ValueError) as error:
         raise trust.error(f"{path} cannot be mapped: {error}") from None
-
-
-LARGE = 2 << 20
-"""Bytes of a large page."""
 
 
 def _ask_for_large_pages(data: mmap.mmap) -> None:

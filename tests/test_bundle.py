@@ -81,12 +81,13 @@ def test_a_large_file_is_let_go_of_and_reads_as_before(
     )  # fmt: skip
     large = os.urandom(LARGE + 5)
     with bundles.write_bundle(tmp_path / "large") as writer:
-        (writer.path / "weights.bin").write_bytes(large)
-        (writer.path / "small.bin").write_bytes(b"12345678")
+        (writer.path / "weights.safetensors").write_bytes(large)
+        (writer.path / "small.safetensors").write_bytes(b"12345678")
+        (writer.path / "decoder.onnx.data").write_bytes(large + b"more")
         writer.finish(manifest)
-    assert forgotten == [len(large)]  # not the small one
+    assert forgotten == [len(large)]  # neither the small one nor what is not mapped
     monkeypatch.undo()
-    with (tmp_path / "large" / "weights.bin").open("rb") as file:
+    with (tmp_path / "large" / "weights.safetensors").open("rb") as file:
         forget(file, written=True)
         assert file.read() == large
 

@@ -75,6 +75,7 @@ ED_INLINE void product_part(const EdTile *tiles, const Part *part, float *out, c
 {
     const uint8_t *w[LANES_TILES];
     size_t ahead = tiles->ahead, stride = 32 * (size_t)part->chunks;
+    /* Of a block, scales take 32 bytes and weights 64 * chunks * bits. */
     size_t scales_ahead = ahead / (size_t)(2 * part->chunks * bits);
     Vf total[LANES_ROWS][LANES_TILES];
     for (int t = 0; t < T; t++)
