@@ -137,14 +137,12 @@ def _stepwise(checked: Checked, rule: Rule, state: State, index: int) -> Walk:
 
 def _greedy(checked: Checked, rule: Rule, state: State, index: int) -> Walk:
     """The same walk where each draw is the model's own first choice, which is known already."""
-    tree, root = checked.tree, checked.root
-    best = checked.result.argmax()
-    nodes = _tree.follow(tree.tokens, tree.parents, best, root) if len(tree.tokens) else ()
-    if checked.result.astray:
-        nodes = tuple(takewhile(lambda node: root + 1 + node not in checked.result.astray, nodes))
-    tokens = [int(best[root])]
-    for node in nodes:
-        tokens.append(int(best[root + 1 + node]))
+    tree, result, root = checked
+    nodes, tokens = _tree.follow(tree.tokens, tree.parents, result.argmax(), root)
+    astray = result.astray
+    if astray:
+        nodes = tuple(takewhile(lambda node: root + 1 + node not in astray, nodes))
+        tokens = tokens[: len(nodes) + 1]
     return _ended(nodes, tokens, rule, state, index)
 
 
@@ -172,7 +170,7 @@ def _drawn(checked: Checked, rule: Rule, state: State, index: int) -> Walk | Non
             break
         node = child
         nodes.append(node)
-    return _ended(tuple(nodes), tokens, rule, state, index)
+    return _ended(tuple(nodes), tuple(tokens), rule, state, index)
 
 
 def _child(tokens: Sequence[int], parents: Sequence[int], node: int, token: int) -> int | None:
@@ -186,15 +184,16 @@ def _child(tokens: Sequence[int], parents: Sequence[int], node: int, token: int)
     return at
 
 
-def _ended(nodes: tuple[int, ...], tokens: list[int], rule: Rule, state: State, index: int) -> Walk:
+def _ended(
+    nodes: tuple[int, ...], tokens: tuple[int, ...], rule: Rule, state: State, index: int
+) -> Walk:
     """A walk whose state never changes: cut where the text ends."""
     finish: Literal["stop", "length"] | None = None
     if len(tokens) >= rule.limit - index:
-        del tokens[rule.limit - index :]
-        finish = "length"
+        tokens, finish = tokens[: rule.limit - index], "length"
     if not rule.stop.isdisjoint(tokens):
-        del tokens[next(count for count, token in enumerate(tokens) if token in rule.stop) :]
-        finish = "stop"
+        end = next(count for count, token in enumerate(tokens) if token in rule.stop)
+        tokens, finish = tokens[:end], "stop"
     return Walk(nodes[: len(tokens)], tuple(map(Emitted, tokens)), state, finish)
 
 

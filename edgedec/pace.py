@@ -26,17 +26,22 @@ class Average:
     """A moving average that follows the first values quickly and later ones at a slower pace.
 
     Where times are averaged, one slow turn (a cold cache, another process) must not count as many:
-    a value above `most` times the average counts as that.
+    a value above `most` times the average counts as that. Of the first `cold` values, which are
+    those of code that never ran before, only the least counts.
     """
 
     value: float = 0.0
     pace: float = 0.05
     most: float | None = None
     count: int = 0
+    cold: int = 0
 
     def add(self, value: float) -> None:
         """Take in the next value."""
         self.count += 1
+        if 1 < self.count <= self.cold:
+            self.value = min(self.value, value)
+            return
         if self.most is not None and value > self.most * self.value > 0:
             value = self.most * self.value
         share = 1 / self.count
@@ -45,7 +50,7 @@ class Average:
 
 def time_average() -> Average:
     """An average of times."""
-    return Average(most=3.0)
+    return Average(most=3.0, cold=8)
 
 
 def gain_average() -> Average:

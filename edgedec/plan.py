@@ -6,7 +6,7 @@ It knows drafters by what they propose and cost, a device by its `Costs`, and no
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -72,7 +72,7 @@ class Planner:
         self._known: dict[bool, _Experience] = {}
         self._sampling, self._host = False, costs.host
         self._take_up(self._unexperienced())
-        self._sheet = draft.Sheet(WIDEST)
+        self._sheet, self._ends = draft.Sheet(WIDEST), np.zeros(0, np.int32)
         self._credits = np.zeros(2 * len(drafters), np.float32)
         self._turn = self._kept = self._pending = 0
         self.asked = self._merged = self._peeking = False
@@ -204,8 +204,9 @@ class Planner:
             return draft.cut(draft.check(whole[0], self._vocab), budget, depth)
         try:
             kept, total = self._core.plan(
-                drafts, self._pending, budget, depth, self._vocab, self._times, *self._sheet.arrays
-            )
+                drafts, self._pending, budget, depth, self._vocab, self._times, self._ends,
+                *self._sheet.arrays,
+            )  # fmt: skip
         except ValueError as error:
             for each in filter(None, drafts):
                 draft.check(each, self._vocab)
@@ -346,8 +347,8 @@ class Planner:
             host -= sum([each.spent for each in self._sources if each.asked and each.tried])
             (self._pace.drafted if self.asked else self._pace.plain).add(max(host, 0.0))
 
-    def begin(self, temperature: float = 0.0) -> None:
-        """A prompt is to be answered.
+    def begin(self, temperature: float = 0.0, ends: Collection[int] = ()) -> None:
+        """A prompt is to be answered; its text ends before one of the tokens `ends`.
 
         Guesses that are often right in greedy text are often wrong in sampled text, so what was
         learned of the two is kept apart.
@@ -359,6 +360,7 @@ class Planner:
             known = self._known.get(self._sampling)
             self._take_up(known or self._unexperienced())
         self._pace.begin()
+        self._ends = np.array(sorted(ends), np.int32)
 
     def _unexperienced(self) -> _Experience:
         core = _tree.Planner(len(self._sources), float(self._times[1]) + self._host)

@@ -141,14 +141,15 @@ class Text:
         return self._template is not None
 
     @cached_property
-    def _hidden(self) -> frozenset[int]:
+    def special(self) -> frozenset[int]:
+        """The tokens that steer and are never shown: ends, turns, padding."""
         added = self._tokenizer.get_added_tokens_decoder()
         return frozenset(token for token, entry in added.items() if entry.special)
 
     def _bytes(self, token: int, first: bool) -> bytes | None:
         key = (token, first)
         if key not in self._cache:
-            name = self.token(token) if token not in self._hidden else ""
+            name = self.token(token) if token not in self.special else ""
             self._cache[key] = self._decoding.piece(name, first) if name else None
         return self._cache[key]
 

@@ -3,7 +3,8 @@
     Suffixes      the longest earlier occurrence of a text's end      suffixes.py    suffixes.c
     Successors    what followed one, two or three tokens              successors.py  successors.c
     Planner       proposals merged, calibrated, cut to what pays      planner.py     planner.c
-    follow, draw  the accepted path; the Gumbel draw                  walk.py        noise.c
+    lay, follow   a tree as rows; its accepted path                   walk.py        binding.c
+    draw          the Gumbel draw                                     walk.py        noise.c
 
 The Python files say what each piece means; the C files in `csrc/` do the same, faster. Tests hold
 the two together.
@@ -19,19 +20,19 @@ if TYPE_CHECKING:
     from .planner import Planner
     from .successors import Successors
     from .suffixes import Suffixes
-    from .walk import draw, follow
+    from .walk import draw, follow, lay
 
     COMPILED: bool
 else:
     try:
-        from ._fast import Planner, Successors, Suffixes, draw, follow
+        from ._fast import Planner, Successors, Suffixes, draw, follow, lay
 
         COMPILED = True
     except ImportError:
         from .planner import Planner
         from .successors import Successors
         from .suffixes import Suffixes
-        from .walk import draw, follow
+        from .walk import draw, follow, lay
 
         COMPILED = False
 
@@ -45,4 +46,5 @@ __all__ = [
     "Suffixes",
     "draw",
     "follow",
+    "lay",
 ]

@@ -99,6 +99,7 @@ class Planner:
         depth: int,
         vocab: int,
         times: NDArray[np.float64],
+        ends: Ints,
         tokens: Ints,
         parents: Ints,
         score: Floats,
@@ -107,7 +108,8 @@ class Planner:
         """Merge and order; returns how many nodes pay and how many were written.
 
         `pending` rows are stepped in any case; `budget` bounds nodes and riders, `depth` levels.
-        `times[n]` is T of n rows. The nodes are written in order of their path probability into
+        `times[n]` is T of n rows. A node that is one of `ends`, or hangs below one, is left out,
+        since nothing comes of it. The nodes are written in order of their path probability into
         the arrays, `score` being the calibrated probability given the parent.
 
         Raises:
@@ -115,7 +117,7 @@ class Planner:
         """
         if len(drafts) != self._sources or len(times) < 2 or pending < 1:
             raise ValueError(f"{len(drafts)} drafts for a planner of {self._sources} sources")
-        self._merge(drafts, depth, vocab)
+        self._merge(drafts, depth, vocab, frozenset(ends.tolist()))
         self._calibrate()
         budget = min(budget, *map(len, (tokens, parents, score, rank)))
         kept = self._choose(drafts, pending, budget, times)
@@ -183,7 +185,9 @@ class Planner:
 
     # --- merging ---------------------------------------------------------------------------------
 
-    def _merge(self, drafts: Sequence[Draft | None], depth: int, vocab: int) -> None:
+    def _merge(
+        self, drafts: Sequence[Draft | None], depth: int, vocab: int, ends: frozenset[int]
+    ) -> None:
         for source, draft in enumerate(drafts):
             if draft is not None:
                 self._check(source, draft, vocab)
@@ -194,8 +198,9 @@ class Planner:
             self._add_riders(0, source, draft, 0, depth)
             place: dict[int, int | None] = {-1: 0}
             for i, parent in enumerate(draft.parents.tolist()[:MAX_NODES]):
-                place[i] = self._child(place[parent], int(draft.tokens[i]), depth)
-                index = place[i]
+                token = int(draft.tokens[i])
+                index = None if token in ends else self._child(place[parent], token, depth)
+                place[i] = index
                 if index is None:
                     continue
                 node, score = self._nodes[index], draft.score[i]

@@ -7,6 +7,8 @@ cost a token. Ours prefers the latest of several occurrences. The twin of `csrc/
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,10 +19,12 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
     Ints = NDArray[np.int32]
 
-GONE_ON = ((1, 0.5), (0, 0.25), (2, 0.12))
-"""After a change: how far behind the last copied token it may go on, and how likely that is."""
-FIRM, PATIENCE = 3, 4
-"""A match of FIRM tokens is a passage being copied; a lost one is given up after PATIENCE."""
+GONE_ON, CONFIRMED = ((1, 0.5), (0, 0.25), (2, 0.12)), 0.75
+"""After a change: how far behind the last copied token it may go on, and how likely that is; and
+where the longest match says the same."""
+FIRM, PATIENCE, BEHIND = 3, 4, 4
+"""A match of FIRM tokens is a passage being copied; a lost one is given up after PATIENCE. What a
+chain behind a change counts as a match of."""
 CLIMB = 32
 """How far up the suffix links the latest end is written. Shorter matches are rarely wanted, and a
 text of one repeated token would make this quadratic."""
@@ -28,15 +32,28 @@ MAX_LIMIT, MAX_PLACES = 1 << 27, 16
 """Tokens of a text; matches that are looked for."""
 
 
-class Suffixes:
-    """A text of at most `limit` tokens; when it is full, the older half is forgotten."""
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """A chain to copy: where from, after how long a match, how sure its first token is."""
 
-    def __init__(self, limit: int = 1 << 15) -> None:
+    start: int
+    match: int
+    first: float
+
+
+class Suffixes:
+    """A text of at most `limit` tokens; when it is full, the older half is forgotten.
+
+    No copy goes on to one of the tokens `ends`, which are given rising.
+    """
+
+    def __init__(self, limit: int = 1 << 15, ends: Ints | None = None) -> None:
         if limit < 2:
             raise ValueError(f"a text of {limit} tokens repeats nothing")
         if limit > MAX_LIMIT:
             raise ValueError(f"a text of {limit} tokens is too long")
         self._limit = limit
+        self._ends = frozenset(() if ends is None else ends.tolist())
         self.reset()
 
     def reset(self) -> None:
@@ -99,32 +116,50 @@ class Suffixes:
         """
         most = max(0, min(most, *map(len, (tokens, parents, score, rank))))
         matches = self.matches(branches)
-        firm = bool(matches) and matches[0][0] >= FIRM
-        chains: list[tuple[int, int, float | None]] = [
-            (end - self._dropped + 1, length, None) for length, end in matches if length >= shortest
+        self._keep_place(matches)
+        ways = [
+            _Way(end - self._dropped + 1, length, _sure(length, 0))
+            for length, end in matches
+            if length >= shortest
         ]
-        if firm:
-            self._source, self._lost = matches[0][1] - self._dropped + 1, 0
-        elif self._source >= 0:
-            self._advance()
-            chains += [
-                (self._source + step, 4, sure) for step, sure in GONE_ON if self._source >= 0
-            ]
+        if self._lost:
+            ways = self._behind(ways)
         self._told = len(self._tokens)
         count = 0
         # The first chain is the long one; each of the others gets a sixth. Where there are more
         # chains than nodes the last ones get nothing, never the first.
         side = max(1, most // 6)
-        first = max(side, most - side * (len(chains) - 1))
-        for place, (start, length, sure) in enumerate(chains):
-            copied = self._tokens[start:][: min(side if place else first, most - count)]
+        room, place = max(side, most - side * (len(ways) - 1)), 0
+        for way in ways:
+            copied = self._tokens[way.start :][: min(room, most - count)]
+            copied = list(takewhile(lambda token: token not in self._ends, copied))
             for depth, token in enumerate(copied):
                 tokens[count], rank[count] = token, place
                 parents[count] = count - 1 if depth else -1
-                square = (length + depth) ** 2
-                score[count] = square / (square + 6) if depth or sure is None else sure
+                score[count] = _sure(way.match, depth) if depth else way.first
                 count += 1
+            if copied:
+                room, place = side, place + 1
         return count
+
+    def _behind(self, matches: list[_Way]) -> list[_Way]:
+        """Behind a change, places where the passage may go on, and matches from elsewhere.
+
+        The surest first.
+        """
+        places = {way.start for way in matches}
+        on = [(self._source + step, sure) for step, sure in GONE_ON]
+        ways = [_Way(start, BEHIND, CONFIRMED if start in places else sure) for start, sure in on]
+        known = {start for start, _ in on}
+        ways += [way for way in matches if way.start not in known]
+        return sorted(ways, key=lambda way: -np.float32(way.first))
+
+    def _keep_place(self, matches: list[tuple[int, int]]) -> None:
+        """Where the passage is that was copied, if it is still known."""
+        if matches and matches[0][0] >= FIRM:
+            self._source, self._lost = matches[0][1] - self._dropped + 1, 0
+        elif self._source >= 0:
+            self._advance()
 
     def _advance(self) -> None:
         """Put the pointer behind what came true of the passage; give it up after a while."""
@@ -207,3 +242,9 @@ class Suffixes:
         self._last_end.append(end)
         self._edges.append({})
         return len(self._length) - 1
+
+
+def _sure(match: int, depth: int) -> float:
+    """How sure a copy is so many tokens on: a start, calibrated by the planner."""
+    square = (match + depth) ** 2
+    return square / (square + 6)

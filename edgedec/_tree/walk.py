@@ -1,4 +1,7 @@
-"""The accepted path of greedy decoding, and the Gumbel draw. The twin of `noise.c`, `binding.c`."""
+"""A tree as rows, the accepted path of greedy decoding, and the Gumbel draw.
+
+The twin of `noise.c` and `binding.c`.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,26 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int32]
 
 
-def follow(tokens: Ints, parents: Ints, best: Ints, root: int) -> tuple[int, ...]:
-    """The nodes of a tree [n] that greedy decoding accepts, from the root down.
+def lay(
+    last: int, first: int, tokens: Ints, parents: Ints, row_tokens: Ints, row_parents: Ints
+) -> int:
+    """Write the rows of the last token of a text, with handle `first`, and of the tree below it.
+
+    Returns how many rows there are.
+    """
+    count = len(tokens)
+    if len(parents) != count or min(len(row_tokens), len(row_parents)) <= count or first < 0:
+        raise ValueError("lay: tokens, parents and rows do not fit together")
+    row_tokens[0], row_parents[0] = last, -1
+    row_tokens[1 : count + 1], row_parents[1 : count + 1] = tokens, parents + (first + 1)
+    return count + 1
+
+
+def follow(
+    tokens: Ints, parents: Ints, best: Ints, root: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The nodes of a tree [n] that greedy decoding accepts, from the root down, and what it says at
+    the root and at each of them.
 
     `best` [root + 1 + n or more] is the argmax of each row of the step; row `root` is the root's,
     row `root` + 1 + i that of node i. Of two siblings with one token the first is meant.
@@ -27,13 +48,15 @@ def follow(tokens: Ints, parents: Ints, best: Ints, root: int) -> tuple[int, ...
     if not fits or root < 0 or len(best) <= root + len(tokens):
         raise ValueError("follow: tokens, parents and best do not fit together")
     path: list[int] = []
+    said = [int(best[root])]
     node = -1
     # Parents stand before their children, so one look at each node is enough.
     for i, (token, parent) in enumerate(zip(tokens.tolist(), parents.tolist(), strict=True)):
-        if parent == node and token == int(best[root + 1 + node]):
+        if parent == node and token == said[-1]:
             node = i
             path.append(i)
-    return tuple(path)
+            said.append(int(best[root + 1 + node]))
+    return tuple(path), tuple(said)
 
 
 def draw(logits: Floats, temperature: float, seed: int, index: int) -> int:

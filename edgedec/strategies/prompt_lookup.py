@@ -3,14 +3,17 @@
 Prompt lookup and CopySpec (2502.08923) look for the last few tokens and copy what followed their
 first occurrence. Ours takes the longest match there is and the latest place of it (SAM-Decoding,
 2411.10666), offers shorter matches as branches, and does not lose its place when a word is
-replaced, left out or added: the pointer into the copied passage goes on behind the change. What an
-encoder has read stands before the text.
+replaced, left out or added: the pointer into the copied passage goes on behind the change, surest
+where a match says the same. What an encoder has read stands before the text.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
+
+import numpy as np
 
 from edgedec import _tree, draft
 from edgedec.contracts import Context, Draft, Host, Needs, Outcome
@@ -41,14 +44,16 @@ class PromptLookup:
 
     def open(self, host: Host) -> Lookup:
         """Begin with no text."""
-        return Lookup(self)
+        return Lookup(self, frozenset() if host.text is None else host.text.special)
 
 
 class Lookup:
     """The text so far as an automaton, and the place that was copied from last."""
 
-    def __init__(self, options: PromptLookup) -> None:
-        self._options, self._text = options, _tree.Suffixes()
+    def __init__(self, options: PromptLookup, special: Collection[int] = ()) -> None:
+        self._options = options
+        # A passage ends where a turn does: what steers is not copied.
+        self._text = _tree.Suffixes(ends=np.array(sorted(special), np.int32))
         self._before = 0  # tokens of a source, which stands before the text
         self._sheet = draft.Sheet(options.tokens)
 

@@ -9,6 +9,7 @@
 #define LANES_VECTORS 4
 #define LANES_ROWS 8
 #define LANES_TILES 2
+#define LANES_CHAINS 4
 
 typedef __m512 Vf;
 typedef __m512i Vi;

@@ -12,32 +12,59 @@
 #define ED_EXP_BELOW -87.0000076f /* the next number */
 #define ED_EXP_HIGH 88.0f
 
+/* Vectors of which functions are found side by side: each waits long for itself, and processors
+ * look only so far ahead for others. Lanes of several registers need no company. */
+#ifndef LANES_CHAINS
+#define LANES_CHAINS 1
+#endif
+
 /* e^x to 3 units in the last place: 2^n * e^r with |r| <= ln 2 / 2. Adding 1.5 * 2^23 leaves n, as
- * an integer, in the lowest bits. */
-ED_INLINE Vf exp_inside(Vf inside)
+ * an integer, in the lowest bits. N vectors, at most LANES_CHAINS, step by step. */
+ED_INLINE void exps_inside(Vf *x, const int N)
 {
-    Vf shift = vf_set1(12582912.0f), shifted = vf_fma(inside, vf_set1(1.44269504f), shift);
-    Vf whole = vf_sub(shifted, shift), r, p;
-    r = vf_fma(whole, vf_set1(-0.693359375f), inside);
-    r = vf_fma(whole, vf_set1(2.12194440e-4f), r);
-    p = vf_fma(vf_set1(1.38888889e-3f), r, vf_set1(8.33345191e-3f));
-    p = vf_fma(p, r, vf_set1(4.16664568e-2f));
-    p = vf_fma(p, r, vf_set1(1.66666655e-1f));
-    p = vf_fma(p, r, vf_set1(0.5f));
-    p = vf_add(vf_fma(p, vf_mul(r, r), r), vf_set1(1.0f));
-    return vf_times_power(p, shifted);
+    static const float more[] = {8.33345191e-3f, 4.16664568e-2f, 1.66666655e-1f, 0.5f};
+    Vf shift = vf_set1(12582912.0f), shifted[LANES_CHAINS], r[LANES_CHAINS], p[LANES_CHAINS];
+    for (int i = 0; i < N; i++)
+        shifted[i] = vf_fma(x[i], vf_set1(1.44269504f), shift);
+    for (int i = 0; i < N; i++)
+        p[i] = vf_sub(shifted[i], shift);
+    for (int i = 0; i < N; i++)
+        r[i] = vf_fma(p[i], vf_set1(-0.693359375f), x[i]);
+    for (int i = 0; i < N; i++)
+        r[i] = vf_fma(p[i], vf_set1(2.12194440e-4f), r[i]);
+    for (int i = 0; i < N; i++)
+        p[i] = vf_set1(1.38888889e-3f);
+    for (int power = 0; power < 4; power++)
+        for (int i = 0; i < N; i++)
+            p[i] = vf_fma(p[i], r[i], vf_set1(more[power]));
+    for (int i = 0; i < N; i++)
+        p[i] = vf_fma(p[i], vf_mul(r[i], r[i]), r[i]);
+    for (int i = 0; i < N; i++)
+        x[i] = vf_times_power(vf_add(p[i], vf_set1(1.0f)), shifted[i]);
 }
 
 static inline Vf vf_exp(Vf x)
 {
     Vf low = vf_set1(ED_EXP_LOW), inside = vf_max(vf_min(x, vf_set1(ED_EXP_HIGH)), low);
-    return vf_less(x, low, vf_set1(0.0f), exp_inside(inside));
+    exps_inside(&inside, 1);
+    return vf_less(x, low, vf_set1(0.0f), inside);
 }
 
 /* The same for x <= 0; of what is not a number, 0. */
+ED_INLINE void exps_fall(Vf *x, const int N)
+{
+    Vf inside[LANES_CHAINS];
+    for (int i = 0; i < N; i++)
+        inside[i] = x[i];
+    exps_inside(inside, N);
+    for (int i = 0; i < N; i++)
+        x[i] = vf_less(vf_set1(ED_EXP_BELOW), x[i], inside[i], vf_set1(0.0f));
+}
+
 static inline Vf vf_exp_fall(Vf x)
 {
-    return vf_less(vf_set1(ED_EXP_BELOW), x, exp_inside(x), vf_set1(0.0f));
+    exps_fall(&x, 1);
+    return x;
 }
 
 /* 1 - 2 / (e^2x + 1), to 2e-7. */

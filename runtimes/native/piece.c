@@ -271,9 +271,10 @@ static void chunk_in_place(EdPiece *piece, int chunk, int rows)
     const EdParts *here = &piece->chunk;
     EdShares shares;
     if (is_bytes(piece)) {
-        float scales[ED_CHUNK] = {0.0f};
-        memcpy(scales, piece->view->store->value_scales + place_of(piece, chunk) * ED_CHUNK,
-               (size_t)rows * sizeof *scales);
+        const float *scales = piece->view->store->value_scales + place_of(piece, chunk) * ED_CHUNK;
+        float seen[ED_CHUNK] = {0.0f};
+        if (rows < ED_CHUNK)
+            scales = memcpy(seen, scales, (size_t)rows * sizeof *scales);
         k->soft_bytes(piece->scores, piece->count, scales, here, piece->bytes, piece->factors);
     } else {
         k->soft(piece->scores, piece->count, here);

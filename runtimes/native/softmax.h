@@ -2,86 +2,37 @@
 #ifndef ED_SOFTMAX_H
 #define ED_SOFTMAX_H
 
-/* Sums and largest of four vectors at once, and four as bytes, where lanes have no better way. */
-#ifndef LANES_FOUR
-ED_INLINE void vf_sum4(const Vf v[4], float *to)
-{
-    for (int i = 0; i < 4; i++)
-        to[i] = vf_sum(v[i]);
-}
+/* Of the four vectors of a line, those whose exponentials are found side by side. */
+#define ED_LINE_CHAINS (LANES_CHAINS < 4 ? LANES_CHAINS : 4)
 
-ED_INLINE void vf_largest4(const Vf v[4], float *to)
-{
-    for (int i = 0; i < 4; i++)
-        to[i] = vf_largest(v[i]);
-}
-
-ED_INLINE void vi_store_bytes4(int8_t *to, const Vi v[4])
-{
-    for (int i = 0; i < 4; i++)
-        vi_store_bytes(to + 16 * i, v[i]);
-}
-#endif
-
-ED_INLINE Vf largest_in(const Vf v[4])
-{
-    return vf_max(vf_max(v[0], v[1]), vf_max(v[2], v[3]));
-}
-
-/* Of N lines, 1 or 4: the largest. */
-ED_INLINE void put_largest(const Vf *v, float *to, const int N)
-{
-    if (N == 4)
-        vf_largest4(v, to);
-    else
-        *to = vf_largest(*v);
-}
-
-ED_INLINE void line_of(const float *x, Vf v[4])
-{
-    for (int i = 0; i < 4; i++)
-        v[i] = vf_load(x + 16 * i);
-}
-
-/* N lines in steps, so that none waits for the end of the one before. With `by`, weights are
+/* All lines in steps, so that none waits for the end of the one before. With `by`, weights are
  * multiplied by that afterwards, and the largest of each line goes to `most`. */
-ED_INLINE void soft_lines(float *scores, float *sums, float *largest, const float *by, float *most,
-                          const int N)
-{
-    Vf v[4], all[4], lowest = vf_set1(-FLT_MAX);
-    for (int q = 0; q < N; q++) {
-        line_of(scores + 64 * q, v);
-        all[q] = largest_in(v);
-    }
-    put_largest(all, largest, N);
-    for (int q = 0; q < N; q++) {
-        Vf top = vf_max(vf_set1(largest[q]), lowest);
-        line_of(scores + 64 * q, v);
-        for (int i = 0; i < 4; i++) {
-            v[i] = vf_exp_fall(vf_sub(v[i], top));
-            vf_store(scores + 64 * q + 16 * i, by ? vf_mul(v[i], vf_load(by + 16 * i)) : v[i]);
-        }
-        all[q] = vf_add(vf_add(v[0], v[1]), vf_add(v[2], v[3]));
-    }
-    if (N == 4)
-        vf_sum4(all, sums);
-    else
-        *sums = vf_sum(*all);
-    for (int q = 0; by && q < N; q++) {
-        line_of(scores + 64 * q, v);
-        all[q] = largest_in(v);
-    }
-    if (by)
-        put_largest(all, most, N);
-}
-
 ED_INLINE void soft_all(float *scores, int lines, const EdParts *part, const float *by, float *most)
 {
-    int q = 0;
-    for (; q + 4 <= lines; q += 4)
-        soft_lines(scores + 64 * q, part->sums + q, part->largest + q, by, most + q, 4);
-    for (; q < lines; q++)
-        soft_lines(scores + 64 * q, part->sums + q, part->largest + q, by, most + q, 1);
+    Vf v[4], all[ED_QUERIES], tops[ED_QUERIES], lowest = vf_set1(-FLT_MAX);
+    for (int q = 0; q < lines; q++) {
+        line_of(scores + 64 * q, v);
+        all[q] = largest_in(v);
+    }
+    put_largest(all, lines, part->largest);
+    for (int q = 0; q < lines; q++) {
+        Vf top = vf_max(vf_set1(part->largest[q]), lowest);
+        line_of(scores + 64 * q, v);
+        for (int i = 0; i < 4; i++)
+            v[i] = vf_sub(v[i], top);
+        for (int i = 0; i < 4; i += ED_LINE_CHAINS)
+            exps_fall(v + i, ED_LINE_CHAINS);
+        all[q] = vf_add(vf_add(v[0], v[1]), vf_add(v[2], v[3]));
+        for (int i = 0; by && i < 4; i++)
+            v[i] = vf_mul(v[i], vf_load(by + 16 * i));
+        if (by)
+            tops[q] = largest_in(v);
+        for (int i = 0; i < 4; i++)
+            vf_store(scores + 64 * q + 16 * i, v[i]);
+    }
+    put_sums(all, lines, part->sums);
+    if (by)
+        put_largest(tops, lines, most);
 }
 
 static void soft(float *scores, int lines, const EdParts *part)

@@ -34,6 +34,8 @@ SOURCE = Source((4, 5, 6, 7, 8, 9, 4, 5, 6, 1), "4 5 6 7 8 9 4 5 6")
 class Numbers:
     """Texts of numbers, for the strategies that look at words."""
 
+    special: frozenset[int] = frozenset()
+
     def encode(self, text: str, special: bool = True) -> list[int]:
         return [int(word) for word in text.split()]
 

@@ -167,7 +167,7 @@ ONE, FIVE = mostly(st.just(1), NUMBERS), mostly(st.just(5), NUMBERS)
 
 KINDS: dict[str, tuple[tuple[Any, ...], dict[str, tuple[Any, ...]]]] = {
     "Suffixes": (
-        (mostly(st.sampled_from([2, 3, 16, 1000]), WRONG),),
+        (mostly(st.sampled_from([2, 3, 16, 1000]), WRONG), mostly(INTS, WRONG)),
         {
             "extend": (TOKENS, NUMBERS),
             "matches": (NUMBERS,),
@@ -191,7 +191,7 @@ KINDS: dict[str, tuple[tuple[Any, ...], dict[str, tuple[Any, ...]]]] = {
     "Planner": (
         (mostly(st.just(2), NUMBERS), mostly(st.just(1e-3), FLOATS)),
         {
-            "plan": (DRAFTS, ONE, NUMBERS, NUMBERS, FIVE, DOUBLES, *TREE),
+            "plan": (DRAFTS, ONE, NUMBERS, NUMBERS, FIVE, DOUBLES, INTS, *TREE),
             "riders": (NUMBERS,),
             "learn": (TOKENS, NUMBERS, REALS),
             "pace": (FLOATS, FLOATS),
@@ -261,7 +261,9 @@ def wrong_functions(data: st.DataObject) -> None:
     token = call(FAST.draw, [logits, data.draw(FLOATS), *seeds])
     assert token is None or -1 <= token < max(1, memoryview(logits).nbytes // 4)
     path = call(FAST.follow, [data.draw(each) for each in (INTS, INTS, MANY, NUMBERS)])
-    assert path is None or list(path) == sorted(path)
+    assert path is None or list(path[0]) == sorted(path[0])
+    rows = call(FAST.lay, [data.draw(each) for each in (NUMBERS, NUMBERS, INTS, INTS, MANY, MANY)])
+    assert rows is None or rows >= 1
 
 
 # --- one wrong argument among right ones ---------------------------------------------------------
@@ -314,7 +316,8 @@ def table() -> Any:
 
 
 def to_plan() -> list[Any]:
-    return [[draft(), draft()], 1, 12, 9, 5, np.linspace(0, 1e-3, 12), *tree(12)]
+    return [[draft(), draft()], 1, 12, 9, 5, np.linspace(0, 1e-3, 12), np.array([4], np.int32),
+            *tree(12)]  # fmt: skip
 
 
 def planner() -> Any:

@@ -14,7 +14,7 @@ from .both import FAST, arrays, same, tree
 
 TWIN = SimpleNamespace(
     Suffixes=suffixes.Suffixes, Successors=successors.Successors, Planner=planner.Planner,
-    draw=walk.draw, follow=walk.follow,
+    draw=walk.draw, follow=walk.follow, lay=walk.lay,
 )  # fmt: skip
 KINDS: list[Any] = [TWIN, *([FAST] if FAST else [])]
 each = pytest.mark.parametrize("kind", KINDS, ids=["python", "c"][: len(KINDS)])
@@ -95,10 +95,10 @@ def test_a_refused_plan_changes_nothing(kind: Any) -> None:
     plan.learn([1, 2], 5, credits)
     assert credits.tolist() == [0, 0, 0, 0]
     good = [tree([1, 2], [-1, 0], [0.9, 0.9]), tree([1], [-1], [0.8])]
-    kept, written = plan.plan(good, 1, 8, 8, 9, TIMES, *out)
+    kept, written = plan.plan(good, 1, 8, 8, 9, TIMES, NONE, *out)
     assert (kept, written) == (2, 2)
     with pytest.raises(ValueError, match="no tree"):
-        plan.plan([tree([3], [-1], [0.9]), tree([1], [0], [0.8])], 1, 8, 8, 9, TIMES, *out)
+        plan.plan([tree([3], [-1], [0.9]), tree([1], [0], [0.8])], 1, 8, 8, 9, TIMES, NONE, *out)
     assert len(plan.riders(99)) == 3
     assert len(plan.riders(-2)) == 1
     plan.learn([1, 2], 99, credits)
@@ -111,8 +111,8 @@ def test_a_refused_plan_changes_nothing(kind: Any) -> None:
 def test_only_what_was_written_is_counted(kind: Any) -> None:
     plan, credits = kind.Planner(1, 1e-3), np.zeros(2, np.float32)
     wide = tree([*range(6)], [-1] * 6, [0.3] * 6)
-    plan.plan([wide], 1, 8, 8, 9, TIMES, *arrays(8))
-    assert plan.plan([wide], 1, 8, 8, 9, TIMES, *arrays(2))[1] == 2
+    plan.plan([wide], 1, 8, 8, 9, TIMES, NONE, *arrays(8))
+    assert plan.plan([wide], 1, 8, 8, 9, TIMES, NONE, *arrays(2))[1] == 2
     assert len(plan.riders(6)) == 3
     plan.learn([7], 6, credits)
     assert credits.tolist() == [0, 2]
@@ -127,7 +127,7 @@ def test_the_worthiest_of_many_riders_are_found() -> None:
     wide = tree([*range(count)], [-1] * count, score, None, [[1] * 8] * (count + 1), gains)
     for kind in KINDS:
         plan, out = kind.Planner(1, 1e-3), arrays(3000)
-        result = plan.plan([wide], 1, 3000, 9, count, np.linspace(0, 1e-6, 3000), *out)
+        result = plan.plan([wide], 1, 3000, 9, count, np.linspace(0, 1e-6, 3000), NONE, *out)
         found.append((result, plan.riders(result[0]), round(plan.value, 4), out))
     assert found[0][0][1] > 0
     assert all(each[:3] == found[0][:3] for each in found)
@@ -143,6 +143,9 @@ def test_draws_that_cannot_be(kind: Any) -> None:
     many = np.zeros(600, np.int32)
     with pytest.raises(ValueError, match="fit together"):
         kind.follow(many, many - 1, np.zeros(700, np.int32), 0)
+    for room, first in ((600, 0), (700, -1)):
+        with pytest.raises(ValueError, match="fit together"):
+            kind.lay(3, first, many, many - 1, np.zeros(700, np.int32), np.zeros(room, np.int32))
 
 
 def test_large_logits_lose_no_noise() -> None:

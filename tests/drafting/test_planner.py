@@ -18,6 +18,7 @@ from .both import FAST, arrays, needs_c, same, tree
 
 KINDS = [planner.Planner, *([FAST.Planner] if FAST else [])]
 VOCAB = 6
+NO_END = np.zeros(0, np.int32)
 
 
 @st.composite
@@ -61,7 +62,7 @@ def test_a_merged_tree_has_every_path_once(
 ) -> None:
     plan = kind(len(given), 1e-3)
     out = arrays(64)
-    _, count = plan.plan(given, 1, 64, depth, VOCAB, times(1, 80), *out)
+    _, count = plan.plan(given, 1, 64, depth, VOCAB, times(1, 80), NO_END, *out)
     merged = tree(*(part[:count].tolist() for part in out))
     wanted = {path for each in given if each for path in paths(each) if len(path) <= depth}
     assert set(paths(merged)) == wanted
@@ -72,11 +73,28 @@ def test_a_merged_tree_has_every_path_once(
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=60, deadline=None)
+@given(
+    given=st.lists(st.one_of(st.none(), drafts()), min_size=1, max_size=4),
+    ends=st.sets(st.integers(0, VOCAB - 1), max_size=2),
+)
+def test_nothing_is_checked_at_or_below_the_end_of_a_text(
+    kind: Any, given: list[Draft | None], ends: set[int]
+) -> None:
+    plan, out = kind(len(given), 1e-3), arrays(64)
+    stops = np.array(sorted(ends), np.int32)
+    _, count = plan.plan(given, 1, 64, 9, VOCAB, times(1, 80), stops, *out)
+    merged = tree(*(part[:count].tolist() for part in out))
+    wanted = {path for each in given if each for path in paths(each) if not ends & {*path}}
+    assert set(paths(merged)) == wanted
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=60, deadline=None)
 @given(given=st.lists(drafts(4), min_size=1, max_size=2), seed=st.integers(0, 99))
 def test_no_other_subtree_is_worth_more(kind: Any, given: list[Draft], seed: int) -> None:
     plan = kind(len(given), 2e-4)
     out, T = arrays(16), times(seed)
-    kept, count = plan.plan(given, 1, 16, 9, VOCAB, T, *out)
+    kept, count = plan.plan(given, 1, 16, 9, VOCAB, T, NO_END, *out)
     _, parents, score, _ = (part[:count] for part in out)
     path = np.ones(count)
     for node in range(count):
@@ -96,7 +114,7 @@ def test_no_other_subtree_is_worth_more(kind: Any, given: list[Draft], seed: int
 def test_no_other_riders_are_worth_more(kind: Any, given: Draft, seed: int) -> None:
     plan = kind(1, 2e-4)
     out, T = arrays(16), times(seed)
-    kept, count = plan.plan([given], 1, 16, 9, VOCAB, T, *out)
+    kept, count = plan.plan([given], 1, 16, 9, VOCAB, T, NO_END, *out)
     riders = [n for _, _, n, _ in plan.riders(count)]
     _, parents, score, _ = (part[:count] for part in out)
     path, left = np.ones(count), np.ones(count + 1)
@@ -137,8 +155,9 @@ def test_c_and_python_plan_and_learn_alike(data: st.DataObject) -> None:
         room, budget = data.draw(st.sampled_from([4, 30])), data.draw(st.integers(0, 30))
         pending, depth = data.draw(st.sampled_from([1, 3])), data.draw(st.integers(1, 5))
         one, other, T = arrays(room), arrays(room), times(turn)
-        result = fast.plan(given, pending, budget, depth, VOCAB, T, *one)
-        assert result == twin.plan(given, pending, budget, depth, VOCAB, T, *other)
+        ends = np.array(data.draw(st.sampled_from([[], [2], [0, 4]])), np.int32)
+        result = fast.plan(given, pending, budget, depth, VOCAB, T, ends, *one)
+        assert result == twin.plan(given, pending, budget, depth, VOCAB, T, ends, *other)
         assert same(one, other, result[1])
         assert fast.riders(result[0]) == twin.riders(result[0])
         assert fast.value == pytest.approx(twin.value, abs=1e-5)
@@ -160,7 +179,7 @@ def test_probabilities_become_what_was_counted(kind: Any) -> None:
     given, out = [tree([3], [-1], [0.25])], arrays(4)
     seen = []
     for turn in range(300):
-        plan.plan(given, 1, 4, 4, VOCAB, times(0), *out)
+        plan.plan(given, 1, 4, 4, VOCAB, times(0), NO_END, *out)
         seen.append(float(out[2][0]))
         plan.learn([3 if turn % 10 < 7 else 4], 1, credits)
         assert credits.tolist() == [1.0 if turn % 10 < 7 else 0.0, 1.0]
@@ -180,13 +199,13 @@ def test_probabilities_become_what_was_counted(kind: Any) -> None:
 )  # fmt: skip
 def test_what_is_no_tree_is_refused(kind: Any, given: Draft) -> None:
     with pytest.raises(ValueError, match=r"draft|riders"):
-        kind(1, 1e-3).plan([given], 1, 4, 4, VOCAB, times(0), *arrays(4))
+        kind(1, 1e-3).plan([given], 1, 4, 4, VOCAB, times(0), NO_END, *arrays(4))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_planner_of_another_size_is_refused(kind: Any) -> None:
     with pytest.raises(ValueError, match="2 drafts for a planner of 1"):
-        kind(1, 1e-3).plan([None, None], 1, 4, 4, VOCAB, times(0), *arrays(4))
+        kind(1, 1e-3).plan([None, None], 1, 4, 4, VOCAB, times(0), NO_END, *arrays(4))
     with pytest.raises(ValueError, match="0 to 8 sources"):
         kind(9, 1e-3)
 
@@ -195,5 +214,5 @@ def test_a_planner_of_another_size_is_refused(kind: Any) -> None:
 def test_a_tree_of_too_many_nodes_is_cut(kind: Any) -> None:
     count = 700
     wide = tree([i % VOCAB for i in range(count)], [i - 1 for i in range(count)], [0.9] * count)
-    _, written = kind(1, 1e-3).plan([wide], 1, 600, 600, VOCAB, times(0, 700), *arrays(600))
+    _, written = kind(1, 1e-3).plan([wide], 1, 600, 600, VOCAB, times(0, 700), NO_END, *arrays(600))
     assert written == planner.MAX_NODES

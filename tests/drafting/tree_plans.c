@@ -139,12 +139,15 @@ static void one_turn(Dice *dice, Planner *planner)
     Owned own[MAX_SOURCES];
     int count = one_in(dice, 4) ? range(dice, 2, 3000) : range(dice, 2, 20), wrong = 0;
     double *times = take(count, sizeof *times), sum = 0;
+    static const int32_t ends[] = {2, 0};
     Limits limits = {.pending = one_in(dice, 10) ? INT_MAX : range(dice, 1, 4),
                      .budget = one_in(dice, 3) ? range(dice, -2, 1) : range(dice, 0, 3000),
                      .depth = one_in(dice, 3) ? range(dice, -1, 5) : INT_MAX,
                      .vocab = one_in(dice, 3) ? 700 : range(dice, 1, 6),
                      .times = times,
-                     .times_count = count};
+                     .times_count = count,
+                     .ends = ends,
+                     .end_count = range(dice, 0, 2)};
     int strange = one_in(dice, 8), spoilt = one_in(dice, 8);
     for (int i = 0; i < count; i++)
         times[i] = strange ? odd(dice) : (sum += 1e-4 * unit(dice));
@@ -163,6 +166,9 @@ static void one_turn(Dice *dice, Planner *planner)
         int written;
         HOLD(!planner_merge(planner, given, &limits));
         written = planner_choose(planner, given, &limits);
+        for (int i = 1; i <= planner->count; i++)
+            for (int e = 0; e < limits.end_count; e++)
+                HOLD(planner->nodes[i].token != limits.ends[e]);
         check_siblings(planner, &limits);
         check_choice(dice, planner, given, &limits, written);
     }

@@ -180,22 +180,24 @@ static PyObject *planner_plan(PlannerObject *self, PyObject *args)
 {
     Planner *planner = &self->planner;
     PyObject *drafts, *kept_drafts, *found = NULL;
-    Py_buffer v[5]; /* times; tokens, parents, score, rank to write */
+    Py_buffer v[6]; /* times; ends; tokens, parents, score, rank to write */
     Held held[MAX_SOURCES] = {0};
     Proposal given[MAX_SOURCES] = {0};
     Limits limits;
     int sources, bad;
-    if (!PyArg_ParseTuple(args, "O!iiiiy*w*w*w*w*", &PyList_Type, &drafts, &limits.pending,
+    if (!PyArg_ParseTuple(args, "O!iiiiy*y*w*w*w*w*", &PyList_Type, &drafts, &limits.pending,
                           &limits.budget, &limits.depth, &limits.vocab, &v[0], &v[1], &v[2], &v[3],
-                          &v[4]))
+                          &v[4], &v[5]))
         return NULL;
     kept_drafts = PyList_AsTuple(drafts);
     sources = kept_drafts ? (int)PyTuple_GET_SIZE(kept_drafts) : 0;
-    bad = !kept_drafts || check_numbers(v, 1, 8) || check_numbers(v + 1, 4, 4);
+    bad = !kept_drafts || check_numbers(v, 1, 8) || check_numbers(v + 1, 5, 4);
     limits.times = v[0].buf;
     limits.times_count = (int)(v[0].len / 8);
-    if (limits.budget > room_in(v + 1, 4))
-        limits.budget = room_in(v + 1, 4);
+    limits.ends = v[1].buf;
+    limits.end_count = (int)(v[1].len / 4);
+    if (limits.budget > room_in(v + 2, 4))
+        limits.budget = room_in(v + 2, 4);
     if (!bad && (sources != planner->sources || limits.times_count < 2 || limits.pending < 1))
         bad = !PyErr_Format(PyExc_ValueError, "%d drafts for a planner of %d sources", sources,
                             planner->sources);
@@ -208,12 +210,12 @@ static PyObject *planner_plan(PlannerObject *self, PyObject *args)
             PyErr_Format(PyExc_ValueError, "draft %d is no tree of tokens", wrong - 1);
         } else {
             int count = planner_choose(planner, given, &limits);
-            write_out(planner, count, v);
+            write_out(planner, count, v + 1);
             found = Py_BuildValue("(ii)", planner->kept, count);
         }
     }
     give_back(held, MAX_SOURCES);
-    release(v, 5);
+    release(v, 6);
     Py_XDECREF(kept_drafts);
     return found;
 }
@@ -285,7 +287,7 @@ static PyObject *planner_rate(PlannerObject *self, void *unused)
 
 static PyMethodDef planner_methods[] = {
     {"plan", (PyCFunction)planner_plan, METH_VARARGS,
-     "plan(drafts, pending, budget, depth, vocab, times, tokens, parents, score, rank):\n"
+     "plan(drafts, pending, budget, depth, vocab, times, ends, tokens, parents, score, rank):\n"
      "(how many nodes pay, how many were written)"},
     {"riders", (PyCFunction)planner_riders, METH_VARARGS,
      "riders(chosen): (source, entry, kept, share) of root and nodes"},

@@ -8,20 +8,24 @@ typedef struct {
 
 static PyObject *suffixes_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"limit", NULL};
-    SuffixesObject *self;
+    static char *names[] = {"limit", "ends", NULL};
+    SuffixesObject *self = NULL;
+    Py_buffer ends = {0};
     int limit = 1 << 15;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|i", names, &limit))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|iy*", names, &limit, &ends))
         return NULL;
     if (limit < 2)
-        return PyErr_Format(PyExc_ValueError, "a text of %d tokens repeats nothing", limit);
-    if (limit > MAX_LIMIT)
-        return PyErr_Format(PyExc_ValueError, "a text of %d tokens is too long", limit);
-    self = (SuffixesObject *)type->tp_alloc(type, 0);
-    if (self && !(self->text = suffixes_open(limit))) {
+        PyErr_Format(PyExc_ValueError, "a text of %d tokens repeats nothing", limit);
+    else if (limit > MAX_LIMIT)
+        PyErr_Format(PyExc_ValueError, "a text of %d tokens is too long", limit);
+    else if (!ends.buf || !check_numbers(&ends, 1, 4))
+        self = (SuffixesObject *)type->tp_alloc(type, 0);
+    if (self && !(self->text = suffixes_open(limit, ends.buf, ends.buf ? length(&ends) : 0))) {
         Py_DECREF(self);
-        return PyErr_NoMemory();
+        self = (SuffixesObject *)PyErr_NoMemory();
     }
+    if (ends.buf)
+        PyBuffer_Release(&ends);
     return (PyObject *)self;
 }
 
@@ -111,7 +115,7 @@ static PyMethodDef suffixes_methods[] = {
 };
 
 static PyType_Slot suffixes_slots[] = {
-    {Py_tp_doc, "Suffixes(limit=32768)"}, {Py_tp_new, suffixes_new},
+    {Py_tp_doc, "Suffixes(limit=32768, ends=())"}, {Py_tp_new, suffixes_new},
     {Py_tp_dealloc, suffixes_free},       {Py_tp_methods, suffixes_methods},
     {Py_sq_length, suffixes_size},        {0, NULL},
 };

@@ -86,6 +86,14 @@ static int is_tree(const Proposal *given, int vocab)
     return 1;
 }
 
+static int is_end(const Limits *limits, int32_t token)
+{
+    for (int i = 0; i < limits->end_count; i++)
+        if (limits->ends[i] == token)
+            return 1;
+    return 0;
+}
+
 int planner_merge(Planner *self, const Proposal *given, const Limits *limits)
 {
     int32_t map[MAX_NODES];
@@ -101,7 +109,8 @@ int planner_merge(Planner *self, const Proposal *given, const Limits *limits)
         for (int i = 0; i < p->count && i < MAX_NODES; i++) {
             int parent = p->parents[i], above = parent < 0 ? 0 : map[parent];
             map[i] = -1;
-            if (above < 0 || self->nodes[above].depth >= limits->depth)
+            if (above < 0 || self->nodes[above].depth >= limits->depth ||
+                is_end(limits, p->tokens[i]))
                 continue;
             map[i] = child(self, above, p->tokens[i], self->nodes[above].depth + 1);
             if (!map[i]) {

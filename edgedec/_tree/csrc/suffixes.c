@@ -20,6 +20,8 @@ typedef struct {
 
 struct Suffixes {
     int limit;         /* tokens */
+    int32_t *ends;     /* rising: tokens that no copy goes on to */
+    int end_count;
     int count;         /* tokens held */
     int64_t dropped;   /* tokens that were forgotten before these */
     int states, edges; /* in use */
@@ -120,17 +122,22 @@ void suffixes_reset(Suffixes *self)
         memset(self->table, 0, (size_t)self->table_size * sizeof *self->table);
 }
 
-Suffixes *suffixes_open(int limit)
+Suffixes *suffixes_open(int limit, const int32_t *ends, int end_count)
 {
     Suffixes *self = calloc(1, sizeof *self);
-    if (self && !(self->tokens = malloc((size_t)limit * sizeof *self->tokens))) {
-        free(self);
+    if (!self)
+        return NULL;
+    self->tokens = malloc((size_t)limit * sizeof *self->tokens);
+    self->ends = malloc((size_t)(end_count + 1) * sizeof *self->ends);
+    if (!self->tokens || !self->ends) {
+        suffixes_close(self);
         return NULL;
     }
-    if (self) {
-        self->limit = limit;
-        self->source = self->told = -1;
-    }
+    for (int i = 0; i < end_count; i++)
+        self->ends[i] = ends[i];
+    self->end_count = end_count;
+    self->limit = limit;
+    self->source = self->told = -1;
     return self;
 }
 
@@ -139,6 +146,7 @@ void suffixes_close(Suffixes *self)
     if (!self)
         return;
     free(self->tokens);
+    free(self->ends);
     free(self->state);
     free(self->edge);
     free(self->table);
@@ -305,16 +313,27 @@ int suffixes_match(const Suffixes *self, Match *found, int most)
 
 /* --- copying ---------------------------------------------------------------------------------- */
 
-/* After a change: how far behind the last copied token it may go on, and how likely that is. */
+/* After a change: how far behind the last copied token it may go on, and how likely that is; and
+ * where the longest match says the same. */
 static const struct {
     int step;
     float sure;
 } GONE_ON[] = {{1, 0.5f}, {0, 0.25f}, {2, 0.12f}};
+static const float CONFIRMED = 0.75f;
 
 enum {
     PATIENCE = 4, /* tokens after which a lost place is given up */
-    FIRM = 3      /* a match of so many tokens is a passage being copied */
+    FIRM = 3,     /* a match of so many tokens is a passage being copied */
+    WAYS_ON = 3,  /* of GONE_ON */
+    BEHIND = 4    /* what a chain behind a change counts as a match of */
 };
+
+/* A chain that may be copied: where from, after how long a match, and how sure its first token is.
+ */
+typedef struct {
+    int start, match;
+    float first;
+} Way;
 
 /* How sure a copy is d tokens on after a match of n tokens: a start, calibrated by the planner. */
 static float sure(int n, int d)
@@ -323,15 +342,30 @@ static float sure(int n, int d)
     return square / (square + 6);
 }
 
-static int chain(const Suffixes *self, int start, int rank, int room, const float *first, int match,
-                 const Grown *out, int count)
+static int is_end(const Suffixes *self, int32_t token)
+{
+    int low = 0, high = self->end_count;
+    while (low < high) {
+        int middle = (low + high) / 2;
+        if (self->ends[middle] < token)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < self->end_count && self->ends[low] == token;
+}
+
+static int chain(const Suffixes *self, const Way *way, int rank, int room, const Grown *out,
+                 int count)
 {
     int begin = count;
-    for (int i = start; i >= 0 && i < self->count && count - begin < room; i++, count++) {
+    for (int i = way->start; i >= 0 && i < self->count && count - begin < room; i++, count++) {
+        if (is_end(self, self->tokens[i]))
+            break;
         out->tokens[count] = self->tokens[i];
         out->parents[count] = count == begin ? -1 : count - 1;
         out->rank[count] = rank;
-        out->score[count] = count == begin && first ? *first : sure(match, count - begin);
+        out->score[count] = count == begin ? way->first : sure(way->match, count - begin);
     }
     return count;
 }
@@ -346,35 +380,80 @@ static void advance(Suffixes *self)
     }
 }
 
+/* Where the passage is that was copied, if it is still known. */
+static void keep_place(Suffixes *self, const Match *longest)
+{
+    if (longest && longest->length >= FIRM) {
+        self->source = (int)longest->end + 1;
+        self->lost = 0;
+        return;
+    }
+    if (self->source < 0)
+        return;
+    if (!self->lost)
+        advance(self);
+    if (++self->lost > PATIENCE)
+        self->source = -1, self->lost = 0;
+}
+
+/* The surest first; of equals the one that was there before. */
+static int put_way(Way *ways, int count, Way way)
+{
+    int at = count;
+    for (; at && ways[at - 1].first < way.first; at--)
+        ways[at] = ways[at - 1];
+    ways[at] = way;
+    return count + 1;
+}
+
+/* Behind a change, places where the passage may go on, and matches from elsewhere. */
+static int ways_behind(const Suffixes *self, const Match *found, int places, Way *ways)
+{
+    int count = 0, known[WAYS_ON];
+    for (int i = 0; i < WAYS_ON; i++) {
+        int start = self->source + GONE_ON[i].step, confirmed = 0;
+        known[i] = start;
+        for (int k = 0; k < places; k++)
+            confirmed |= found[k].end + 1 == start;
+        count = put_way(ways, count,
+                        (Way){start, BEHIND, confirmed ? CONFIRMED : GONE_ON[i].sure});
+    }
+    for (int k = 0; k < places; k++) {
+        int start = (int)found[k].end + 1, again = 0;
+        for (int i = 0; i < WAYS_ON; i++)
+            again |= known[i] == start;
+        if (!again)
+            count = put_way(ways, count, (Way){start, found[k].length, sure(found[k].length, 0)});
+    }
+    return count;
+}
+
 int suffixes_copy(Suffixes *self, const Copying *how, const Grown *out)
 {
     Match found[MAX_PLACES];
-    int places = places_of(self, found, how->branches);
-    int count = 0, rank = 0, firm = places && found[0].length >= FIRM, behind, side, room;
-    int most = how->most > 0 ? how->most : 0;
+    Way ways[MAX_PLACES + WAYS_ON];
+    int places = places_of(self, found, how->branches), most = how->most > 0 ? how->most : 0;
+    int count = 0, all = 0, side, room;
+    keep_place(self, places ? found : NULL);
     while (places && found[places - 1].length < how->shortest)
         places--;
-    if (firm) {
-        self->source = (int)found[0].end + 1;
-        self->lost = 0;
-    } else if (self->source >= 0) {
-        if (!self->lost)
-            advance(self);
-        if (++self->lost > PATIENCE)
-            self->source = -1, self->lost = 0;
-    }
-    behind = !firm && self->source >= 0 ? 3 : 0;
-    /* The first chain is the long one; each of the others gets a sixth. */
+    if (self->lost)
+        all = ways_behind(self, found, places, ways);
+    else
+        for (; all < places; all++)
+            ways[all] = (Way){(int)found[all].end + 1, found[all].length,
+                              sure(found[all].length, 0)};
+    /* The first chain is the long one; each of the others gets a sixth. Where there are more chains
+     * than nodes the last ones get nothing, never the first. */
     side = most / 6 > 1 ? most / 6 : 1;
-    room = most - side * (places + behind - 1);
-    /* Where there are more chains than nodes the last ones get nothing, never the first. */
+    room = most - side * (all - 1);
     room = room > side ? room : side;
-    for (; rank < places; rank++, room = side)
-        count = chain(self, (int)found[rank].end + 1, rank, least(room, most - count), NULL,
-                      found[rank].length, out, count);
-    for (int i = 0; i < behind; i++, rank++, room = side)
-        count = chain(self, self->source + GONE_ON[i].step, rank, least(room, most - count),
-                      &GONE_ON[i].sure, 4, out, count);
+    for (int i = 0, rank = 0; i < all; i++) {
+        int before = count;
+        count = chain(self, &ways[i], rank, least(room, most - count), out, count);
+        if (count > before)
+            room = side, rank++;
+    }
     self->told = self->count;
     return count;
 }

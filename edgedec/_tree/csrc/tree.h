@@ -29,8 +29,9 @@ typedef struct Suffixes Suffixes;
 /* Of a text so long, states and edges can still be counted; matches that are looked for. */
 enum { MAX_LIMIT = 1 << 27, MAX_PLACES = 16 };
 
-/* `limit`: 2 to MAX_LIMIT tokens. NULL when memory is short. */
-Suffixes *suffixes_open(int limit);
+/* `limit`: 2 to MAX_LIMIT tokens; `ends`, rising: tokens that no copy goes on to. NULL when memory
+ * is short. */
+Suffixes *suffixes_open(int limit, const int32_t *ends, int end_count);
 void suffixes_close(Suffixes *self);
 void suffixes_reset(Suffixes *self);
 int64_t suffixes_length(const Suffixes *self);
@@ -123,6 +124,8 @@ typedef struct {
     int pending, budget, depth, vocab;
     const double *times; /* T of 0, 1, ... rows */
     int times_count;
+    const int32_t *ends; /* tokens that end the text: nothing comes of checking them */
+    int end_count;
 } Limits;
 
 /* 0; or 1 + the number of the proposal that is no tree of tokens: then nothing has changed. */
