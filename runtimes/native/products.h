@@ -115,37 +115,45 @@ ED_INLINE void product_part(const EdTile *tiles, const Part *part, float *out, c
 #ifdef ED_OWN_PRODUCT
 #include ED_OWN_PRODUCT
 #else
-#define ED_REST(R)                                        \
-    case R:                                               \
+#define ED_FEWER(R)                                           \
+    case R:                                                   \
         product_part(tiles, part, out, bits, R, LANES_TILES); \
         break;
 
 /* Fewer rows than the registers hold. */
-ED_INLINE void product_rest(const EdTile *tiles, const Part *part, float *out, const int bits)
+ED_INLINE void product_fewer(const EdTile *tiles, const Part *part, float *out, const int bits,
+                             int rows)
 {
-    switch (part->n - part->first) {
-        ED_REST(1)
-        ED_REST(2)
-        ED_REST(3)
+    switch (rows) {
+        ED_FEWER(1)
+        ED_FEWER(2)
+        ED_FEWER(3)
 #if LANES_ROWS > 4
-        ED_REST(4)
-        ED_REST(5)
-        ED_REST(6)
-        ED_REST(7)
+        ED_FEWER(4)
+        ED_FEWER(5)
+        ED_FEWER(6)
+        ED_FEWER(7)
 #endif
     }
 }
 
+/* As many rows at a time as registers hold; what is left goes in halves, since one or two rows
+ * alone wait for themselves. */
 ED_INLINE void product(const EdTile *pair, const Part *group, float *out, const int bits)
 {
     for (int t = 0; t < 2; t += LANES_TILES) {
         Part part = *group;
         float *to = out + 16 * t;
-        for (; part.first + LANES_ROWS <= part.n; part.first += LANES_ROWS) {
-            product_part(pair + t, &part, to, bits, LANES_ROWS, LANES_TILES);
-            to += LANES_ROWS * ED_PAIR;
+        for (int left, rows; (left = part.n - part.first); part.first += rows) {
+            rows = left < LANES_ROWS ? left : LANES_ROWS;
+            if (left > LANES_ROWS && left < 2 * LANES_ROWS - 1)
+                rows = (left + 1) / 2;
+            if (rows == LANES_ROWS)
+                product_part(pair + t, &part, to, bits, LANES_ROWS, LANES_TILES);
+            else
+                product_fewer(pair + t, &part, to, bits, rows);
+            to += rows * ED_PAIR;
         }
-        product_rest(pair + t, &part, to, bits);
     }
 }
 #endif
