@@ -44,6 +44,11 @@ static int has_avx512(void)
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512vnni");
 }
+
+static int has_zen(void)
+{
+    return has_avx512() && __builtin_cpu_is("amd");
+}
 #if ED_AMX
 /* Linux saves the tiles of those processes only that asked for it, and may refuse. */
 static int may_use_tiles(void)
@@ -95,6 +100,7 @@ static const Choice choices[] = {
 #if ED_AMX
     {&ed_kernels_amx, has_amx},
 #endif
+    {&ed_kernels_zen, has_zen},
     {&ed_kernels_avx512, has_avx512},
 #if ED_AVXVNNI
     {&ed_kernels_avxvnni, has_avxvnni},

@@ -6,8 +6,12 @@
 #ifndef ED_PRODUCTS_H
 #define ED_PRODUCTS_H
 
-/* Weights that will be read next are asked for while these are used. */
-#define ED_ASK_FOR(address) __builtin_prefetch((const void *)(address), 0, 2)
+/* Weights that will be read next are asked for while these are used; how near they should stay
+ * after that, as compilers count it: 0 is nowhere, 3 everywhere. */
+#ifndef ED_STAYS
+#define ED_STAYS 2
+#endif
+#define ED_ASK_FOR(address) __builtin_prefetch((const void *)(address), 0, ED_STAYS)
 
 ED_INLINE Vi four_bytes(const int8_t *from)
 {
