@@ -26,6 +26,10 @@ PRIOR, LATEST = np.float32(6), np.float32(200)
 """Each estimate is the prior of a finer one and counts as PRIOR checks: for a set of drafters, for
 one score of theirs, for one kind of node. Beyond LATEST the older half is forgotten."""
 LOWEST, HIGHEST = np.float32(0.005), np.float32(0.985)
+LATE, AT_FIRST = np.float32(0.93), np.float32(4)
+LEAST, MOST = np.float32(0.3), np.float32(1.3)
+"""One text is not like another: how right guesses were in the last 1 / (1 - LATE) turns, beside
+what their counts said, is what these are corrected by; at first it counts as right as so many."""
 MEMORY = 0.97
 """The rate is that of the last 1 / (1 - MEMORY) turns, about."""
 _NOTHING, _CERTAIN = np.float32(0), np.float32(1)
@@ -41,6 +45,7 @@ class _Node:
     score: np.float32 = _NOTHING
     claims: np.float32 = _NOTHING
     riding: np.float32 = _NOTHING
+    counted: np.float32 = _CERTAIN
     p: np.float32 = _CERTAIN
     path: np.float32 = _CERTAIN
     left: np.float32 = _CERTAIN
@@ -76,6 +81,8 @@ class Planner:
         self._cells = np.zeros((2, *shape), np.float32)
         self._same_score = np.zeros((2, 1 << sources, len(EDGES) + 1), np.float32)
         self._whole = np.zeros((2, 1 << sources), np.float32)
+        # Of late: what was said and what was right, of first nodes and of those below them.
+        self._late = np.zeros((2, 2), np.float32)
         self.value = 0.0
         """What the chosen nodes and riders are worth, in tokens."""
         self._nodes = [_Node(-1, -1, 0)]
@@ -149,14 +156,17 @@ class Planner:
         for index in self._order[: max(0, chosen)]:
             self._share(self._nodes[index].mask, free, credits[self._sources :])
         at: int | None = 0
-        for token in emitted:
+        self._late *= LATE
+        for depth, token in enumerate(emitted):
             if at is None:
                 break
-            right = None
+            right, said = None, np.float32(0)
             for child in self._nodes[at].children:
                 hit = self._nodes[child].token == token
                 self._count(self._nodes[child], hit)
+                said += self._nodes[child].counted
                 right = child if hit else right
+            self._late[:, int(depth > 0)] += (min(said, HIGHEST), np.float32(right is not None))
             if right is not None and 0 <= self._nodes[right].place < chosen:
                 self._share(self._nodes[right].mask, free, credits)
             at = right
@@ -256,13 +266,16 @@ class Planner:
     # --- probabilities ---------------------------------------------------------------------------
 
     def _calibrate(self) -> None:
+        said, was = self._late
+        late = np.clip((was + AT_FIRST) / (said + AT_FIRST), LEAST, MOST)
         for node in self._nodes[1:]:
             whole, score, cell = self._tables(node)
             prior = node.score * ((whole[1] + PRIOR) / (whole[0] + PRIOR))
             prior = min(max(prior, LOWEST), HIGHEST)
             for trials, hits in (score, cell):
                 prior = (hits + PRIOR * prior) / (trials + PRIOR)
-            node.p = prior
+            node.counted = prior
+            node.p = min(prior * late[int(node.depth > 1)], HIGHEST)
         for node in self._nodes:
             # Only one of several siblings can be right: together they may not pass HIGHEST.
             below = [self._nodes[child] for child in node.children]

@@ -185,10 +185,35 @@ def test_probabilities_become_what_was_counted(kind: Any) -> None:
         assert credits.tolist() == [1.0 if turn % 10 < 7 else 0.0, 1.0]
     assert seen[0] == pytest.approx(0.25)
     # Each estimate is the prior of a finer one: the drafter, this score of its, this kind of node.
-    whole = 0.25 * (7 + 6) / (10 * 0.25 + 6)
-    score = (7 + 6 * whole) / 16
-    assert seen[10] == pytest.approx((7 + 6 * score) / 16, abs=1e-3)
-    assert seen[-1] == pytest.approx(0.7, abs=0.05)
+    counted, said, was = [], 0.0, 0.0
+    for turn in range(300):
+        trials, right = turn, sum(i % 10 < 7 for i in range(turn))
+        whole = 0.25 * (right + 6) / (trials * 0.25 + 6)
+        score = (right + 6 * min(whole, 0.985)) / (trials + 6)
+        counted.append((right + 6 * score) / (trials + 6))
+        if turn == 60:
+            break
+        # And what was seen of late corrects them all.
+        expected = counted[-1] * min(max((was + 4) / (said + 4), 0.3), 1.3)
+        assert seen[turn] == pytest.approx(min(expected, 0.985), abs=1e-3)
+        said, was = 0.93 * said + counted[-1], 0.93 * was + (turn % 10 < 7)
+    assert np.mean(seen[-50:]) == pytest.approx(0.7, abs=0.05)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_text_unlike_those_before_is_noticed_soon(kind: Any) -> None:
+    """First guesses come true no longer, what follows them does where they do."""
+    plan, credits, out = kind(1, 1e-3), np.zeros(2, np.float32), arrays(4)
+    given = [tree([3, 4], [-1, 0], [0.9, 0.9])]
+    for _ in range(200):
+        plan.plan(given, 1, 4, 4, VOCAB, times(0), NO_END, *out)
+        plan.learn([3, 4, 5], 2, credits)
+    assert out[2][:2].min() > 0.95
+    for turn in range(20):
+        plan.plan(given, 1, 4, 4, VOCAB, times(0), NO_END, *out)
+        plan.learn([3, 4, 5] if turn % 5 == 0 else [1], 2, credits)
+    assert out[2][0] < 0.5
+    assert out[2][1] > 0.9
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -10,6 +10,9 @@
  * is forgotten. */
 static const float PRIOR = 6, LATEST = 200;
 static const float LOWEST = 0.005f, HIGHEST = 0.985f;
+/* One text is not like another: how right guesses were in the last 1 / (1 - LATE) turns, beside what
+ * their counts said, counts as much as the text goes on; at first it counts as right as so many. */
+static const float LATE = 0.93f, AT_FIRST = 4, LEAST = 0.3f, MOST = 1.3f;
 /* The rate is that of the last 1 / (1 - MEMORY) turns, about. */
 static const double MEMORY = 0.97;
 
@@ -131,15 +134,23 @@ int planner_merge(Planner *self, const Proposal *given, const Limits *limits)
 
 /* --- probabilities ---------------------------------------------------------------------------- */
 
+static float of_late(const Planner *self, int deeper)
+{
+    float factor = (self->late_was[deeper] + AT_FIRST) / (self->late_said[deeper] + AT_FIRST);
+    return fminf(fmaxf(factor, LEAST), MOST);
+}
+
 static void calibrate(Planner *self)
 {
+    float factors[2] = {of_late(self, 0), of_late(self, 1)};
     for (int i = 1; i <= self->count; i++) {
         Node *node = &self->nodes[i];
         int at = cell(node), same = (int)node->mask * SCORES + bucket(node->score);
         float whole = (self->was[node->mask] + PRIOR) / (self->said[node->mask] + PRIOR);
         float prior = fminf(fmaxf(node->score * whole, LOWEST), HIGHEST);
         prior = (self->score_hits[same] + PRIOR * prior) / (self->score_trials[same] + PRIOR);
-        node->p = (self->hits[at] + PRIOR * prior) / (self->trials[at] + PRIOR);
+        node->counted = (self->hits[at] + PRIOR * prior) / (self->trials[at] + PRIOR);
+        node->p = fminf(node->counted * factors[node->depth > 1], HIGHEST);
     }
 }
 
@@ -278,14 +289,20 @@ void planner_learn(Planner *self, const int32_t *emitted, int count, int chosen,
         credits[i] = 0;
     for (int i = 0; i < chosen && i < self->ordered; i++)
         share(self, &self->nodes[self->order[i]], cheap, credits + self->sources);
+    for (int i = 0; i < 2; i++)
+        self->late_said[i] *= LATE, self->late_was[i] *= LATE;
     for (int depth = 0; depth < count && at >= 0; depth++) {
         int right = -1;
+        float said = 0;
         for (int c = self->nodes[at].first_child; c; c = self->nodes[c].next) {
             int hit = self->nodes[c].token == emitted[depth];
             count_check(self, &self->nodes[c], hit);
+            said += self->nodes[c].counted;
             if (hit)
                 right = c;
         }
+        self->late_said[depth > 0] += fminf(said, HIGHEST);
+        self->late_was[depth > 0] += (float)(right > 0);
         if (right > 0 && self->nodes[right].place >= 0 && self->nodes[right].place < chosen)
             share(self, &self->nodes[right], cheap, credits);
         at = right;

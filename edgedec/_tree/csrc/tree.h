@@ -105,7 +105,7 @@ typedef struct {
     int32_t token, parent, depth, rank, source, origin, first_child, next, place;
     int32_t riders, riders_kept;
     uint32_t mask;
-    float score, p, path, left;
+    float score, counted, p, path, left; /* counted: p without what was seen of late */
     float claims, riding; /* sums of scores: of all, and of those that offer riders */
 } Node;
 
@@ -116,6 +116,7 @@ typedef struct {
     /* Of each set of drafters: sums of scores and of what was right, and the same by score. */
     float said[1 << MAX_SOURCES], was[1 << MAX_SOURCES];
     float score_hits[SCORES << MAX_SOURCES], score_trials[SCORES << MAX_SOURCES];
+    float late_said[2], late_was[2]; /* of late: first nodes, and those below them */
     Node nodes[MAX_NODES + 1]; /* 0 is the root */
     int32_t order[MAX_NODES];
 } Planner;
