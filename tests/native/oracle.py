@@ -130,7 +130,7 @@ class Side:
 
     def _linear(self, prefix: str, w: dict[str, Floats]) -> Linear:
         def linear(x: Floats, name: str) -> Floats:
-            y: Floats = self.input(x, f"{prefix}{name}.weight") @ w[f"{name}.weight"].T
+            y = times(self.input(x, f"{prefix}{name}.weight"), w[f"{name}.weight"].T)
             return y + w[f"{name}.bias"] if f"{name}.bias" in w else y
 
         return linear
@@ -271,11 +271,18 @@ class Oracle(Side):
         self.doubtful = np.zeros(len(x), np.bool_)
         spec, x = self.architecture.head, self.after(x)
         name = "embed.weight" if spec.tied else "head.weight"
-        logits: Floats = self.input(x, name) @ self.weights.load(name).T
+        logits = times(self.input(x, name), self.weights.load(name).T)
         if spec.bias:
             logits += self.weights.load("head.bias")
         logits *= np.float32(spec.scale)
         return logits if spec.softcap is None else spec.softcap * np.tanh(logits / spec.softcap)
+
+
+def times(a: Floats, b: Floats) -> Floats:
+    """a @ b, the same on every machine: how libraries add up in fp32 depends on the processor, and
+    where numbers are rounded to 8 bit the last digit is felt some layers later."""
+    product: Floats = (a.astype(np.float64) @ b.astype(np.float64)).astype(np.float32)
+    return product
 
 
 def _heads(x: Floats, count: int) -> Floats:
@@ -302,10 +309,11 @@ def _attention(
     group = spec.heads // spec.kv_heads
     mixed = np.empty_like(q)
     for head in range(spec.heads):
-        scores = spec.scale * (q[head] @ k[head // group].T)
+        scores = spec.scale * times(q[head], k[head // group].T)
         if bias is not None:
             scores = scores + bias[head]
         if spec.softcap is not None:
             scores = spec.softcap * np.tanh(scores / spec.softcap)
-        mixed[head] = _blocks.softmax(np.where(visible, scores, -np.inf)) @ v[head // group]
+        weights = _blocks.softmax(np.where(visible, scores, -np.inf))
+        mixed[head] = times(weights, v[head // group])
     return mixed.swapaxes(0, 1).reshape(q.shape[1], -1)
