@@ -181,7 +181,7 @@ class Answering:
             evaluated=tally.evaluated,
             accepted=tally.accepted,
             near_ties=tally.near_ties,
-            depths=tally.depths,
+            depths=tuple((tried, right) for tried, right in tally.depths),
             peak_rss_mb=memory.peak_rss_mb(),
             draft_seconds=round(tally.drafting, 6),
         )

@@ -9,12 +9,11 @@ ids, and knows no runtime, no strategy and no text.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from edgedec import _tree, accept, draft
+from edgedec import accept, draft
 from edgedec.accept import Checked, Emitted, Rule, Walk
 from edgedec.contracts import (
     TRUNK,
@@ -46,10 +45,10 @@ class Tally:
 
     `reused` prompt tokens were in the session already, the other `prefilled` ones were run.
     `passes` are the steps after the prompt's, `drawn` the tokens they gave (a stop token counts),
-    `evaluated` and `accepted` draft nodes. `reached[d]` counts the turns whose tree reached d
-    levels below an accepted node, `right[d]` those in which d levels were accepted. `drafting` are
-    the seconds that asking, planning and telling drafters took. `finish` is `cancelled` until the
-    text ends by itself.
+    `evaluated` and `accepted` draft nodes. `depths[d]` counts the turns whose tree reached depth
+    d + 1 below an accepted node, and those in which a node there was accepted. `drafting` are the
+    seconds that asking, planning and telling drafters took. `finish` is `cancelled` until the text
+    ends by itself.
     """
 
     reused: int = 0
@@ -59,21 +58,9 @@ class Tally:
     evaluated: int = 0
     accepted: int = 0
     near_ties: int = 0
-    reached: Counter[int] = field(default_factory=Counter)
-    right: Counter[int] = field(default_factory=Counter)
+    depths: list[list[int]] = field(default_factory=list)
     drafting: float = 0.0
     finish: Literal["stop", "length", "cancelled"] = "cancelled"
-
-    @property
-    def depths(self) -> tuple[tuple[int, int], ...]:
-        """By level, the turns whose tree reached it below an accepted node, and those in which a
-        node there was accepted."""
-        levels = range(max(self.reached, default=0))
-        return tuple((_beyond(self.reached, d), _beyond(self.right, d)) for d in levels)
-
-
-def _beyond(turns: Counter[int], level: int) -> int:
-    return sum(count for end, count in turns.items() if end > level)
 
 
 class Loop:
@@ -92,7 +79,6 @@ class Loop:
         host.shown = needs.hidden
         self._context = host.architecture.limits.context
         self._widths = host.capabilities.row_widths
-        self._layout = draft.Layout(_tree.MAX_NODES, self._widths)
         self._read: list[int] = []
         self._source: Source | None = None
         self._again, self._rests = False, 0
@@ -233,7 +219,8 @@ class Loop:
         """Run the pending tokens and the tree; what has run early layers already, resumes there."""
         began, first = tree.began, self._host.rows
         if began is None or self._widths:
-            return self._session.step(self._layout.rows(pending, tree, first), want=want)
+            rows = draft.rows(pending, tree, self._widths, first)
+            return self._session.step(rows, want=want)
         rows, handles = draft.resumed(pending[-1], tree, began, first)
         if len(rows.tokens):
             self._host.step(rows, (range(began.layer),), Want(logits=()))
@@ -326,6 +313,9 @@ def _count(tally: Tally, tree: Draft, walk: Walk) -> None:
         return
     tally.evaluated += len(tree.tokens)
     tally.accepted += len(walk.nodes)
-    right = len(walk.nodes)
-    tally.reached[right + draft.below(tree, walk.nodes)] += 1
-    tally.right[right] += 1
+    reached = len(walk.nodes) + draft.below(tree, walk.nodes)
+    while len(tally.depths) < reached:
+        tally.depths.append([0, 0])
+    for depth in range(reached):
+        tally.depths[depth][0] += 1
+        tally.depths[depth][1] += depth < len(walk.nodes)

@@ -62,26 +62,6 @@ class Sheet:
         return self.draft(count)
 
 
-class Layout:
-    """Rows of steps, written anew in every turn: views, valid until the next."""
-
-    def __init__(self, room: int, widths: Sequence[int] | None) -> None:
-        self._widths = widths
-        self._tokens, self._parents = np.empty(room, np.int32), np.empty(room, np.int32)
-        self._made: dict[int, Rows] = {}
-
-    def rows(self, chain: Sequence[int], draft: Draft, first: int = 0) -> Rows:
-        """As the function `rows`."""
-        plain = draft.riders is None and self._widths is None
-        if len(chain) > 1 or not plain or len(draft.tokens) >= len(self._tokens):
-            return rows(chain, draft, self._widths, first)
-        count = _tree.lay(chain[0], first, draft.tokens, draft.parents, self._tokens, self._parents)
-        found = self._made.get(count)
-        if found is None:
-            found = self._made[count] = Rows(self._tokens[:count], self._parents[:count])
-        return found
-
-
 def grown(table: _tree.Successors, context: Context, nodes: int, sheet: Sheet) -> Draft:
     """The likeliest tree of at most `nodes` nodes that a table of successors holds."""
     temperature, seed, index = context.temperature, context.seed, context.index

@@ -3,11 +3,10 @@
     Suffixes      the longest earlier occurrence of a text's end      suffixes.py    suffixes.c
     Successors    what followed one, two or three tokens              successors.py  successors.c
     Planner       proposals merged, calibrated, cut to what pays      planner.py     planner.c
-    lay, follow   a tree as rows; its accepted path                   walk.py        binding.c
-    draw          the Gumbel draw                                     walk.py        noise.c
+    follow, draw  the accepted path; the Gumbel draw                  walk.py        noise.c
 
-The Python files say what each piece means; the C files in `csrc/` do the same, faster. Tests hold
-the two together.
+The Python files say what each piece means; the C files in `csrc/` do the same, faster (copies.c is
+the second half of suffixes.py). Tests hold the two together.
 """
 
 from __future__ import annotations
@@ -20,19 +19,19 @@ if TYPE_CHECKING:
     from .planner import Planner
     from .successors import Successors
     from .suffixes import Suffixes
-    from .walk import draw, follow, lay
+    from .walk import draw, follow
 
     COMPILED: bool
 else:
     try:
-        from ._fast import Planner, Successors, Suffixes, draw, follow, lay
+        from ._fast import Planner, Successors, Suffixes, draw, follow
 
         COMPILED = True
     except ImportError:
         from .planner import Planner
         from .successors import Successors
         from .suffixes import Suffixes
-        from .walk import draw, follow, lay
+        from .walk import draw, follow
 
         COMPILED = False
 
@@ -46,5 +45,4 @@ __all__ = [
     "Suffixes",
     "draw",
     "follow",
-    "lay",
 ]

@@ -2,7 +2,8 @@
 
 Blumer et al., "The smallest automaton recognizing the subwords of a text" (1985), as SAM-Decoding
 (2411.10666) uses it: the longest earlier occurrence of the text's end, kept up at O(1) amortised
-cost a token. Ours prefers the latest of several occurrences. The twin of `csrc/suffixes.c`.
+cost a token. Ours prefers the latest of several occurrences. The twin of
+`csrc/suffixes.c` and `csrc/copies.c`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""A tree as rows, the accepted path of greedy decoding, and the Gumbel draw.
-
-The twin of `noise.c` and `binding.c`.
-"""
+"""The accepted path of greedy decoding, and the Gumbel draw. The twin of `noise.c`, `binding.c`."""
 
 from __future__ import annotations
 
@@ -18,21 +15,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
     Ints = NDArray[np.int32]
-
-
-def lay(
-    last: int, first: int, tokens: Ints, parents: Ints, row_tokens: Ints, row_parents: Ints
-) -> int:
-    """Write the rows of the last token of a text, with handle `first`, and of the tree below it.
-
-    Returns how many rows there are.
-    """
-    count = len(tokens)
-    if len(parents) != count or min(len(row_tokens), len(row_parents)) <= count or first < 0:
-        raise ValueError("lay: tokens, parents and rows do not fit together")
-    row_tokens[0], row_parents[0] = last, -1
-    row_tokens[1 : count + 1], row_parents[1 : count + 1] = tokens, parents + (first + 1)
-    return count + 1
 
 
 def follow(

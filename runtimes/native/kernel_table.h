@@ -7,7 +7,6 @@
 
 #include "angles.h"
 #include "maths.h"
-#include "fours.h"
 #include "rowwise.h"
 #include "products.h"
 #include "mixes.h"

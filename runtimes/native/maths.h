@@ -12,8 +12,8 @@
 #define ED_EXP_BELOW -87.0000076f /* the next number */
 #define ED_EXP_HIGH 88.0f
 
-/* Vectors of which functions are found side by side: each waits long for itself, and processors
- * look only so far ahead for others. Lanes of several registers need no company. */
+/* Vectors of which functions are found side by side, 1, 2 or 4: each waits long for itself, and
+ * processors look only so far ahead for others. Lanes of several registers need no company. */
 #ifndef LANES_CHAINS
 #define LANES_CHAINS 1
 #endif

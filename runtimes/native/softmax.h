@@ -2,8 +2,57 @@
 #ifndef ED_SOFTMAX_H
 #define ED_SOFTMAX_H
 
-/* Of the four vectors of a line, those whose exponentials are found side by side. */
-#define ED_LINE_CHAINS (LANES_CHAINS < 4 ? LANES_CHAINS : 4)
+/* Sums and largest of four vectors at once, and four as bytes, where lanes have no better way. */
+#ifndef LANES_FOUR
+ED_INLINE void vf_sum4(const Vf v[4], float *to)
+{
+    for (int i = 0; i < 4; i++)
+        to[i] = vf_sum(v[i]);
+}
+
+ED_INLINE void vf_largest4(const Vf v[4], float *to)
+{
+    for (int i = 0; i < 4; i++)
+        to[i] = vf_largest(v[i]);
+}
+
+ED_INLINE void vi_store_bytes4(int8_t *to, const Vi v[4])
+{
+    for (int i = 0; i < 4; i++)
+        vi_store_bytes(to + 16 * i, v[i]);
+}
+#endif
+
+/* Of each of `count` vectors the sum of its lanes. */
+ED_INLINE void put_sums(const Vf *v, int count, float *to)
+{
+    int i = 0;
+    for (; i + 4 <= count; i += 4)
+        vf_sum4(v + i, to + i);
+    for (; i < count; i++)
+        to[i] = vf_sum(v[i]);
+}
+
+/* The largest. */
+ED_INLINE void put_largest(const Vf *v, int count, float *to)
+{
+    int i = 0;
+    for (; i + 4 <= count; i += 4)
+        vf_largest4(v + i, to + i);
+    for (; i < count; i++)
+        to[i] = vf_largest(v[i]);
+}
+
+ED_INLINE void line_of(const float *x, Vf v[4])
+{
+    for (int i = 0; i < 4; i++)
+        v[i] = vf_load(x + 16 * i);
+}
+
+ED_INLINE Vf largest_in(const Vf v[4])
+{
+    return vf_max(vf_max(v[0], v[1]), vf_max(v[2], v[3]));
+}
 
 /* All lines in steps, so that none waits for the end of the one before. With `by`, weights are
  * multiplied by that afterwards, and the largest of each line goes to `most`. */
@@ -20,8 +69,8 @@ ED_INLINE void soft_all(float *scores, int lines, const EdParts *part, const flo
         line_of(scores + 64 * q, v);
         for (int i = 0; i < 4; i++)
             v[i] = vf_sub(v[i], top);
-        for (int i = 0; i < 4; i += ED_LINE_CHAINS)
-            exps_fall(v + i, ED_LINE_CHAINS);
+        for (int i = 0; i < 4; i += LANES_CHAINS)
+            exps_fall(v + i, LANES_CHAINS);
         all[q] = vf_add(vf_add(v[0], v[1]), vf_add(v[2], v[3]));
         for (int i = 0; by && i < 4; i++)
             v[i] = vf_mul(v[i], vf_load(by + 16 * i));

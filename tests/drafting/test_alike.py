@@ -14,7 +14,7 @@ from .both import FAST, arrays, same, tree
 
 TWIN = SimpleNamespace(
     Suffixes=suffixes.Suffixes, Successors=successors.Successors, Planner=planner.Planner,
-    draw=walk.draw, follow=walk.follow, lay=walk.lay,
+    draw=walk.draw, follow=walk.follow,
 )  # fmt: skip
 KINDS: list[Any] = [TWIN, *([FAST] if FAST else [])]
 each = pytest.mark.parametrize("kind", KINDS, ids=["python", "c"][: len(KINDS)])
@@ -143,9 +143,6 @@ def test_draws_that_cannot_be(kind: Any) -> None:
     many = np.zeros(600, np.int32)
     with pytest.raises(ValueError, match="fit together"):
         kind.follow(many, many - 1, np.zeros(700, np.int32), 0)
-    for room, first in ((600, 0), (700, -1)):
-        with pytest.raises(ValueError, match="fit together"):
-            kind.lay(3, first, many, many - 1, np.zeros(700, np.int32), np.zeros(room, np.int32))
 
 
 def test_large_logits_lose_no_noise() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgedec import _tree, draft
+from edgedec import _tree
 from edgedec._tree import walk
 from edgedec.sampling import Sampler, Sampling
 
@@ -37,21 +37,6 @@ def test_the_path_is_that_of_a_plain_walk(kind: Any, data: st.DataObject) -> Non
         path.append(node)
         said.append(int(best[root + 1 + node]))
     assert kind.follow(tokens, parents, best, root) == (tuple(path), tuple(said))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=50, deadline=None)
-@given(st.data())
-def test_rows_are_the_last_token_and_the_tree_below_it(kind: Any, data: st.DataObject) -> None:
-    count, first = data.draw(st.integers(0, 12)), data.draw(st.integers(0, 5))
-    tokens = np.array([data.draw(st.integers(0, 9)) for _ in range(count)], np.int32)
-    parents = np.array([data.draw(st.integers(-1, i - 1)) for i in range(count)], np.int32)
-    made = draft.Draft(tokens, parents, np.ones(count, np.float32), np.zeros(count, np.int32))
-    expected = draft.rows([7], made, None, first)
-    written = [np.full(20, -9, np.int32) for _ in range(2)]
-    assert kind.lay(7, first, tokens, parents, *written) == count + 1
-    assert written[0].tolist() == [*expected.tokens.tolist(), *[-9] * (19 - count)]
-    assert written[1].tolist() == [*expected.parents.tolist(), *[-9] * (19 - count)]
 
 
 @pytest.mark.parametrize("kind", KINDS)

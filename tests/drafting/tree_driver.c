@@ -93,13 +93,16 @@ static void check_matches(Dice *dice, const Suffixes *self, const int32_t *text,
     free(found);
 }
 
-static void check_copy(Dice *dice, Suffixes *self, int size)
+static void check_copy(Dice *dice, Suffixes *self, int size, int ends)
 {
     int most = one_in(dice, 20) ? INT_MIN : range(dice, -1, one_in(dice, 20) ? 3000 : 40);
     Copying how = {most, range(dice, -2, 30), range(dice, -2, 5)};
     Grown out = take_tree(most);
+    Match best;
+    int found = suffixes_match(self, &best, 1) && best.length >= how.shortest && how.branches > 0;
     int count = suffixes_copy(self, &how, &out);
     HOLD(count >= 0 && count <= (most > 0 ? most : 0));
+    HOLD(ends || !found || most < 1 || count);
     HOLD(!count || !out.rank[0]);
     HOLD(size || !count);
     for (int i = 0; i < count; i++) {
@@ -123,7 +126,7 @@ static void read_texts(Dice *dice)
         HOLD(self);
         for (int size = 0; size < SIZE; size++) {
             if (one_in(dice, 8))
-                check_copy(dice, self, size);
+                check_copy(dice, self, size, i % 3);
             if (one_in(dice, 8))
                 check_matches(dice, self, text, size);
             text[size] = token_of(dice, i % TEXTS, text, size);
@@ -132,7 +135,7 @@ static void read_texts(Dice *dice)
         }
         suffixes_reset(self);
         HOLD(!suffixes_length(self));
-        check_copy(dice, self, 0);
+        check_copy(dice, self, 0, i % 3);
         suffixes_close(self);
     }
     free(text);

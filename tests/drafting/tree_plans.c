@@ -139,7 +139,7 @@ static void one_turn(Dice *dice, Planner *planner)
     Owned own[MAX_SOURCES];
     int count = one_in(dice, 4) ? range(dice, 2, 3000) : range(dice, 2, 20), wrong = 0;
     double *times = take(count, sizeof *times), sum = 0;
-    static const int32_t ends[] = {2, 0};
+    static const int32_t ends[] = {0, 2};
     Limits limits = {.pending = one_in(dice, 10) ? INT_MAX : range(dice, 1, 4),
                      .budget = one_in(dice, 3) ? range(dice, -2, 1) : range(dice, 0, 3000),
                      .depth = one_in(dice, 3) ? range(dice, -1, 5) : INT_MAX,

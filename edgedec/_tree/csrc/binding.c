@@ -101,41 +101,10 @@ static PyObject *follow(PyObject *module, PyObject *args)
     return found;
 }
 
-static PyObject *lay(PyObject *module, PyObject *args)
-{
-    Py_buffer v[4]; /* tokens and parents of the tree; to write: those of the rows */
-    PyObject *last, *found = NULL;
-    int first, nodes;
-    int32_t token;
-    (void)module;
-    if (!PyArg_ParseTuple(args, "Oiy*y*w*w*", &last, &first, &v[0], &v[1], &v[2], &v[3]))
-        return NULL;
-    nodes = length(&v[0]);
-    if (check_numbers(v, 4, 4) || token_of(last, &token)) {
-        /* `found` is still NULL. */
-    } else if (length(&v[1]) == nodes && room_in(v + 2, 2) > nodes && first >= 0) {
-        const int32_t *tokens = v[0].buf, *parents = v[1].buf;
-        int32_t *row_tokens = v[2].buf, *row_parents = v[3].buf;
-        row_tokens[0] = token;
-        row_parents[0] = -1;
-        for (int i = 0; i < nodes; i++) {
-            row_tokens[i + 1] = tokens[i];
-            row_parents[i + 1] = (int32_t)((int64_t)first + 1 + parents[i]);
-        }
-        found = PyLong_FromLong(nodes + 1);
-    } else {
-        PyErr_SetString(PyExc_ValueError, "lay: tokens, parents and rows do not fit together");
-    }
-    release(v, 4);
-    return found;
-}
-
 static PyMethodDef functions[] = {
     {"draw", draw, METH_VARARGS, "draw(logits, temperature, seed, index): a token, or -1"},
     {"follow", follow, METH_VARARGS,
      "follow(tokens, parents, best, root): the accepted nodes, and what was said"},
-    {"lay", lay, METH_VARARGS,
-     "lay(last, first, tokens, parents, row_tokens, row_parents): how many rows"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -10,8 +10,9 @@
  * is forgotten. */
 static const float PRIOR = 6, LATEST = 200;
 static const float LOWEST = 0.005f, HIGHEST = 0.985f;
-/* One text is not like another: how right guesses were in the last 1 / (1 - LATE) turns, beside what
- * their counts said, counts as much as the text goes on; at first it counts as right as so many. */
+/* One text is not like another: how right guesses were in the last 1 / (1 - LATE) turns, beside
+ * what their counts said, is what these are corrected by; at first it counts as right as so many.
+ */
 static const float LATE = 0.93f, AT_FIRST = 4, LEAST = 0.3f, MOST = 1.3f;
 /* The rate is that of the last 1 / (1 - MEMORY) turns, about. */
 static const double MEMORY = 0.97;
@@ -89,14 +90,6 @@ static int is_tree(const Proposal *given, int vocab)
     return 1;
 }
 
-static int is_end(const Limits *limits, int32_t token)
-{
-    for (int i = 0; i < limits->end_count; i++)
-        if (limits->ends[i] == token)
-            return 1;
-    return 0;
-}
-
 int planner_merge(Planner *self, const Proposal *given, const Limits *limits)
 {
     int32_t map[MAX_NODES];
@@ -113,7 +106,7 @@ int planner_merge(Planner *self, const Proposal *given, const Limits *limits)
             int parent = p->parents[i], above = parent < 0 ? 0 : map[parent];
             map[i] = -1;
             if (above < 0 || self->nodes[above].depth >= limits->depth ||
-                is_end(limits, p->tokens[i]))
+                is_among(limits->ends, limits->end_count, p->tokens[i]))
                 continue;
             map[i] = child(self, above, p->tokens[i], self->nodes[above].depth + 1);
             if (!map[i]) {

@@ -1,7 +1,7 @@
 /* A suffix automaton (Blumer et al. 1985), grown token by token, that remembers for each state
  * where it ended last. Beside it runs the match: the longest end of the text that occurred before.
  */
-#include "tree.h"
+#include "suffixes.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -9,31 +9,6 @@
 /* How far up the suffix links the latest end is written: shorter matches are rarely wanted, and a
  * text of one repeated token would make this quadratic. */
 enum { CLIMB = 32 };
-
-typedef struct {
-    int32_t length, link, first_end, last_end, edges;
-} State;
-
-typedef struct {
-    int32_t from, token, to, next; /* next edge of the same state */
-} Edge;
-
-struct Suffixes {
-    int limit;         /* tokens */
-    int32_t *ends;     /* rising: tokens that no copy goes on to */
-    int end_count;
-    int count;         /* tokens held */
-    int64_t dropped;   /* tokens that were forgotten before these */
-    int states, edges; /* in use */
-    int state_room, edge_room, table_size;
-    int last;               /* the state of the whole text */
-    int at, matched;        /* the match: a state, and how many tokens of it */
-    int source, told, lost; /* the passage being copied: see suffixes_copy */
-    int32_t *tokens;
-    State *state;
-    Edge *edge;
-    int32_t *table; /* hash of (state, token): an edge + 1 */
-};
 
 static uint32_t place(const Suffixes *self, int32_t from, int32_t token)
 {
@@ -273,11 +248,6 @@ int suffixes_push(Suffixes *self, int32_t token)
     return 0;
 }
 
-static int least(int a, int b)
-{
-    return a < b ? a : b;
-}
-
 static int seen(const Suffixes *self, const Match *found, int count, int end)
 {
     for (int i = 0; i < count; i++)
@@ -286,11 +256,10 @@ static int seen(const Suffixes *self, const Match *found, int count, int end)
     return 0;
 }
 
-/* Places in what is held of the text. */
-static int places_of(const Suffixes *self, Match *found, int most)
+int suffixes_places(const Suffixes *self, Match *found, int most)
 {
     int count = 0, at = self->at, length = self->matched;
-    most = least(most, MAX_PLACES);
+    most = smaller(most, MAX_PLACES);
     for (int steps = 0; at > 0 && count < most && steps < CLIMB; steps++) {
         const State *state = &self->state[at];
         int ends[2] = {state->last_end, state->first_end};
@@ -305,155 +274,8 @@ static int places_of(const Suffixes *self, Match *found, int most)
 
 int suffixes_match(const Suffixes *self, Match *found, int most)
 {
-    int count = places_of(self, found, most);
+    int count = suffixes_places(self, found, most);
     for (int i = 0; i < count; i++)
         found[i].end += self->dropped;
-    return count;
-}
-
-/* --- copying ---------------------------------------------------------------------------------- */
-
-/* After a change: how far behind the last copied token it may go on, and how likely that is; and
- * where the longest match says the same. */
-static const struct {
-    int step;
-    float sure;
-} GONE_ON[] = {{1, 0.5f}, {0, 0.25f}, {2, 0.12f}};
-static const float CONFIRMED = 0.75f;
-
-enum {
-    PATIENCE = 4, /* tokens after which a lost place is given up */
-    FIRM = 3,     /* a match of so many tokens is a passage being copied */
-    WAYS_ON = 3,  /* of GONE_ON */
-    BEHIND = 4    /* what a chain behind a change counts as a match of */
-};
-
-/* A chain that may be copied: where from, after how long a match, and how sure its first token is.
- */
-typedef struct {
-    int start, match;
-    float first;
-} Way;
-
-/* How sure a copy is d tokens on after a match of n tokens: a start, calibrated by the planner. */
-static float sure(int n, int d)
-{
-    float square = (float)(n + d) * (float)(n + d);
-    return square / (square + 6);
-}
-
-static int is_end(const Suffixes *self, int32_t token)
-{
-    int low = 0, high = self->end_count;
-    while (low < high) {
-        int middle = (low + high) / 2;
-        if (self->ends[middle] < token)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low < self->end_count && self->ends[low] == token;
-}
-
-static int chain(const Suffixes *self, const Way *way, int rank, int room, const Grown *out,
-                 int count)
-{
-    int begin = count;
-    for (int i = way->start; i >= 0 && i < self->count && count - begin < room; i++, count++) {
-        if (is_end(self, self->tokens[i]))
-            break;
-        out->tokens[count] = self->tokens[i];
-        out->parents[count] = count == begin ? -1 : count - 1;
-        out->rank[count] = rank;
-        out->score[count] = count == begin ? way->first : sure(way->match, count - begin);
-    }
-    return count;
-}
-
-/* How much of the passage that was proposed came true; the pointer stands behind it. */
-static void advance(Suffixes *self)
-{
-    for (int i = self->told; i < self->count && self->source < self->told; i++) {
-        if (self->tokens[i] != self->tokens[self->source])
-            break;
-        self->source++;
-    }
-}
-
-/* Where the passage is that was copied, if it is still known. */
-static void keep_place(Suffixes *self, const Match *longest)
-{
-    if (longest && longest->length >= FIRM) {
-        self->source = (int)longest->end + 1;
-        self->lost = 0;
-        return;
-    }
-    if (self->source < 0)
-        return;
-    if (!self->lost)
-        advance(self);
-    if (++self->lost > PATIENCE)
-        self->source = -1, self->lost = 0;
-}
-
-/* The surest first; of equals the one that was there before. */
-static int put_way(Way *ways, int count, Way way)
-{
-    int at = count;
-    for (; at && ways[at - 1].first < way.first; at--)
-        ways[at] = ways[at - 1];
-    ways[at] = way;
-    return count + 1;
-}
-
-/* Behind a change, places where the passage may go on, and matches from elsewhere. */
-static int ways_behind(const Suffixes *self, const Match *found, int places, Way *ways)
-{
-    int count = 0, known[WAYS_ON];
-    for (int i = 0; i < WAYS_ON; i++) {
-        int start = self->source + GONE_ON[i].step, confirmed = 0;
-        known[i] = start;
-        for (int k = 0; k < places; k++)
-            confirmed |= found[k].end + 1 == start;
-        count = put_way(ways, count,
-                        (Way){start, BEHIND, confirmed ? CONFIRMED : GONE_ON[i].sure});
-    }
-    for (int k = 0; k < places; k++) {
-        int start = (int)found[k].end + 1, again = 0;
-        for (int i = 0; i < WAYS_ON; i++)
-            again |= known[i] == start;
-        if (!again)
-            count = put_way(ways, count, (Way){start, found[k].length, sure(found[k].length, 0)});
-    }
-    return count;
-}
-
-int suffixes_copy(Suffixes *self, const Copying *how, const Grown *out)
-{
-    Match found[MAX_PLACES];
-    Way ways[MAX_PLACES + WAYS_ON];
-    int places = places_of(self, found, how->branches), most = how->most > 0 ? how->most : 0;
-    int count = 0, all = 0, side, room;
-    keep_place(self, places ? found : NULL);
-    while (places && found[places - 1].length < how->shortest)
-        places--;
-    if (self->lost)
-        all = ways_behind(self, found, places, ways);
-    else
-        for (; all < places; all++)
-            ways[all] = (Way){(int)found[all].end + 1, found[all].length,
-                              sure(found[all].length, 0)};
-    /* The first chain is the long one; each of the others gets a sixth. Where there are more chains
-     * than nodes the last ones get nothing, never the first. */
-    side = most / 6 > 1 ? most / 6 : 1;
-    room = most - side * (all - 1);
-    room = room > side ? room : side;
-    for (int i = 0, rank = 0; i < all; i++) {
-        int before = count;
-        count = chain(self, &ways[i], rank, least(room, most - count), out, count);
-        if (count > before)
-            room = side, rank++;
-    }
-    self->told = self->count;
     return count;
 }

@@ -22,6 +22,20 @@ typedef struct {
     float *score;
 } Grown;
 
+/* Whether a token is among some, which are given rising. */
+static inline int is_among(const int32_t *tokens, int count, int32_t token)
+{
+    int low = 0, high = count;
+    while (low < high) {
+        int middle = low + (high - low) / 2;
+        if (tokens[middle] < token)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < count && tokens[low] == token;
+}
+
 /* --- suffixes.c: a suffix automaton that grows with a text ------------------------------------ */
 
 typedef struct Suffixes Suffixes;
@@ -51,8 +65,8 @@ typedef struct {
     int most, branches, shortest;
 } Copying;
 
-/* Chains of tokens copied on from such places; where the text has just left a passage that was
- * copied, from behind the change. Returns the number of nodes, at most `how->most`. */
+/* copies.c: chains of tokens copied on from such places; where the text has just left a passage that
+ * was copied, from behind the change. Returns the number of nodes, at most `how->most`. */
 int suffixes_copy(Suffixes *self, const Copying *how, const Grown *out);
 
 /* --- successors.c: what followed a context, by its last one, two, ... tokens ------------------ */
@@ -125,7 +139,7 @@ typedef struct {
     int pending, budget, depth, vocab;
     const double *times; /* T of 0, 1, ... rows */
     int times_count;
-    const int32_t *ends; /* tokens that end the text: nothing comes of checking them */
+    const int32_t *ends; /* rising: tokens that end the text, of which nothing comes */
     int end_count;
 } Limits;
 
