@@ -6,8 +6,10 @@
 
 #include "target.h"
 
-#if ED_AMX
+#if ED_X86
 #include <cpuid.h>
+#endif
+#if ED_AMX
 #include <sys/syscall.h>
 #include <unistd.h>
 #define AMX_TILE 24 /* bits of leaf 7 */
@@ -45,9 +47,23 @@ static int has_avx512(void)
            __builtin_cpu_supports("avx512vnni");
 }
 
-static int has_zen(void)
+/* Of AMD's processors, as they count them; 0 for those of others. */
+static unsigned amd_family(void)
 {
-    return has_avx512() && __builtin_cpu_is("amd");
+    unsigned a, b, c, d;
+    if (!__builtin_cpu_is("amd") || !__get_cpuid(1, &a, &b, &c, &d))
+        return 0;
+    return (a >> 8 & 15) + (a >> 20 & 255);
+}
+
+static int has_zen4(void)
+{
+    return has_avx512() && amd_family() == 25;
+}
+
+static int has_zen5(void)
+{
+    return has_avx512() && amd_family() >= 26;
 }
 #if ED_AMX
 /* Linux saves the tiles of those processes only that asked for it, and may refuse. */
@@ -100,7 +116,8 @@ static const Choice choices[] = {
 #if ED_AMX
     {&ed_kernels_amx, has_amx},
 #endif
-    {&ed_kernels_zen, has_zen},
+    {&ed_kernels_zen5, has_zen5},
+    {&ed_kernels_zen4, has_zen4},
     {&ed_kernels_avx512, has_avx512},
 #if ED_AVXVNNI
     {&ed_kernels_avxvnni, has_avxvnni},

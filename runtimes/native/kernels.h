@@ -153,7 +153,8 @@ typedef struct {
 } EdKernels;
 
 extern const EdKernels ed_kernels_portable;
-extern const EdKernels ed_kernels_avx2, ed_kernels_avxvnni, ed_kernels_avx512, ed_kernels_zen;
+extern const EdKernels ed_kernels_avx2, ed_kernels_avxvnni, ed_kernels_avx512;
+extern const EdKernels ed_kernels_zen4, ed_kernels_zen5;
 extern const EdKernels ed_kernels_amx;
 extern const EdKernels ed_kernels_neon, ed_kernels_i8mm;
 

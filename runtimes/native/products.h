@@ -12,6 +12,17 @@
 #define ED_STAYS 2
 #endif
 #define ED_ASK_FOR(address) __builtin_prefetch((const void *)(address), 0, ED_STAYS)
+/* Where that leaves them far away: how many bytes ahead they are brought near. */
+#ifndef ED_NEAR
+#define ED_NEAR 0
+#endif
+
+ED_INLINE void ask_ahead(const uint8_t *weights, size_t ahead)
+{
+    ED_ASK_FOR((uintptr_t)weights + ahead);
+    if (ED_NEAR)
+        __builtin_prefetch((const void *)((uintptr_t)weights + ED_NEAR), 0, 3);
+}
 
 ED_INLINE Vi four_bytes(const int8_t *from)
 {
@@ -31,7 +42,7 @@ ED_INLINE void chunk4(Vi (*sum)[LANES_TILES], const uint8_t **w, const int8_t *x
         Vb low[LANES_TILES], high[LANES_TILES];
         for (int t = 0; t < T; t++) {
             Vb both = vb_load(w[t]);
-            ED_ASK_FOR((uintptr_t)w[t] + ahead);
+            ask_ahead(w[t], ahead);
             low[t] = vb_low(both);
             high[t] = vb_high(both);
             w[t] += 64;
@@ -56,7 +67,7 @@ ED_INLINE void chunk8(Vi (*sum)[LANES_TILES], const uint8_t **w, const int8_t *x
         Vb weights[LANES_TILES];
         for (int t = 0; t < T; t++) {
             weights[t] = vb_signed(vb_load(w[t]));
-            ED_ASK_FOR((uintptr_t)w[t] + ahead);
+            ask_ahead(w[t], ahead);
             w[t] += 64;
         }
         for (int r = 0; r < R; r++) {

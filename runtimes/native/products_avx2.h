@@ -20,7 +20,7 @@ ED_INLINE void chunk4(Vi (*sum)[LANES_TILES], const uint8_t **w, const int8_t *x
         for (int pair = 0; pair < 4; pair++, w[t] += 64) {
             const int8_t *here = x + 8 * pair;
             Vb both = vb_load(w[t]), low = vb_low(both), high = vb_high(both);
-            ED_ASK_FOR((uintptr_t)w[t] + ahead);
+            ask_ahead(w[t], ahead);
             for (int r = 0; r < R; r++) {
                 const int8_t *row = here + (size_t)r * stride;
                 pairs[r] = add_pairs(pairs[r], low, four_bytes(row));

@@ -46,9 +46,9 @@ ED_INLINE void chunk_squares(Squares *sum, const uint8_t **w, const int8_t *x, s
         Vb first = vb_load(*w), even = bits == 4 ? vb_low(first) : first;
         Vb odd = bits == 4 ? vb_high(first) : vb_load(*w + 64);
         Outputs outputs = zip_outputs(even, odd);
-        ED_ASK_FOR((uintptr_t)*w + ahead);
+        ask_ahead(*w, ahead);
         if (bits == 8)
-            ED_ASK_FOR((uintptr_t)*w + 64 + ahead);
+            ask_ahead(*w + 64, ahead);
         for (int r = 0; r < R; r += 2) {
             int8x16_t rows = zip_rows(x + (size_t)r * stride, stride, r + 1 < R);
             int32x4_t *to = sum[r / 2].two;

@@ -1,7 +1,7 @@
 /* Instruction sets per file, so that no flag of the whole build decides what a machine must have.
  *
- * ED_X86: this build has the tables avx2, avx512 and zen, ED_AVXVNNI: avxvnni, ED_AMX: amx,
- * ED_ARM64: neon and i8mm.
+ * ED_X86: this build has the tables avx2, avx512, zen4 and zen5, ED_AVXVNNI: avxvnni,
+ * ED_AMX: amx, ED_ARM64: neon and i8mm.
  */
 #ifndef ED_TARGET_H
 #define ED_TARGET_H
