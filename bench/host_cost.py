@@ -2,6 +2,7 @@
 
     python bench/host_cost.py                 stories on the native runtime, trees of 8 nodes
     python bench/host_cost.py --twin          with the Python twins instead of the C part
+    python bench/host_cost.py --source        with modules as they are written, not compiled
     python bench/host_cost.py --json
 
 With the policy `fixed` all drafters are asked in every turn and the likeliest 8 nodes are checked:
@@ -15,10 +16,11 @@ of a model and not of the host: it stands apart, as the passes of a turn on aver
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -40,64 +42,80 @@ CASES = (
 )
 
 
-class Passes:
-    """The time that drafters took of a model: steps of any session within a planner's calls."""
+class Timed:
+    """A session whose steps are noted: whose they are, how many rows, and the seconds."""
 
-    def __init__(self, planner: Any) -> None:
-        self.seconds, self._within = 0.0, False
-        for name in ("propose", "observe", "read"):
-            setattr(planner, name, self._drafting(getattr(planner, name)))
+    def __init__(self, inner: Any, log: list[tuple[Any, int, float]]) -> None:
+        self._inner, self._log = inner, log
+        self.keep, self.truncate, self.encode = inner.keep, inner.truncate, inner.encode
 
-    def _drafting(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        def within(*given: Any) -> Any:
-            self._within = True
-            try:
-                return call(*given)
-            finally:
-                self._within = False
+    @property
+    def tokens(self) -> Any:
+        return self._inner.tokens
 
-        return within
+    def step(self, rows: Any, layers: Any = None, want: Any = None) -> Any:
+        before = time.perf_counter()
+        found = self._inner.step(rows, layers, want)
+        self._log.append((self, len(rows.tokens), time.perf_counter() - before))
+        return found
 
-    def timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """A session's step, which counts where a drafter asked for it."""
+    def resume(self, handles: Any, layers: Any, want: Any = None) -> Any:
+        before = time.perf_counter()
+        found = self._inner.resume(handles, layers, want)
+        self._log.append((self, len(handles), time.perf_counter() - before))
+        return found
 
-        def step(*given: Any, **named: Any) -> Any:
-            before = time.perf_counter()
-            try:
-                return call(*given, **named)
-            finally:
-                self.seconds += self._within * (time.perf_counter() - before)
 
-        return step
+@contextmanager
+def timed(log: list[tuple[Any, int, float]]) -> Iterator[None]:
+    """Sessions that are made meanwhile, the model's and those of trained parts, are `Timed`."""
+    from edgedec.runtimes.native.engine import Native
+    from edgedec.runtimes.native.part import NativePart
+
+    with ExitStack() as stack:
+        for kind in (Native, NativePart):
+
+            def session(self: Any, make: Callable[[Any], Any] = kind.session) -> Timed:
+                return Timed(make(self), log)
+
+            stack.enter_context(patch.object(kind, "session", session))
+        yield
 
 
 def turns(strategy: str, policy: str, temperature: float, tokens: int) -> dict[str, Any]:
     """Milliseconds of host time of the turns of some texts."""
     import edgedec
+    from edgedec import options
     from edgedec.benchmark.workloads import shipped
-    from edgedec.runtimes.native.session import NativeSession
+    from edgedec.decode import Tally
 
     found: list[tuple[float, int, float]] = []
+    log: list[tuple[Any, int, float]] = []
     asked = FREE if strategy == "free" else strategy
-    with edgedec.load("stories", strategy=asked, policy=policy) as model, ExitStack() as stack:
+    with timed(log), edgedec.load("stories", strategy=asked, policy=policy) as model:
         planner = model._planner
-        passes, note = Passes(planner), planner.spent
-        for name in ("step", "resume") if strategy == "auto" else ():
-            step = passes.timed(getattr(NativeSession, name))
-            stack.enter_context(patch.object(NativeSession, name, step))
-
-        def spent(rows: int, step: float, host: float) -> None:
-            if planner._pending == 1 and (planner.asked or policy == "fixed"):
-                found.append((1e3 * (host - passes.seconds), rows - 1, 1e3 * passes.seconds))
-            passes.seconds = 0.0
-            note(rows, step, host)
-
-        planner.spent = spent  # type: ignore[method-assign]
         for seed, prompt in enumerate(shipped("story").prompts):
-            model.generate(prompt.turns[0], temperature=temperature, seed=seed, max_new_tokens=128)
+            chosen = options.read({"temperature": temperature, "seed": seed, "max_new_tokens": 128})
+            read = model._read(prompt.turns[0])
+            rule = model._answering.rule(read, chosen)
+            steps, first = model._loop.run(read.prompt, rule, Tally()), True
+            while True:
+                log.clear()
+                before = time.perf_counter()
+                emitted = next(steps, None)
+                whole = time.perf_counter() - before
+                if emitted is None:
+                    break
+                # The turn that reads the end of the prompt is no measure of the others.
+                if not first and (planner.asked or policy == "fixed"):
+                    own = [each for each in log if each[0] is model._session][-1]
+                    passing = sum(each[2] for each in log) - own[2]
+                    host = whole - own[2] - passing
+                    found.append((1e3 * host, own[1] - 1, 1e3 * passing))
+                first = first and not emitted
             if len(found) >= tokens:
                 break
-    times, nodes, passing = zip(*found, strict=True)
+    times, nodes, passing_ms = zip(*found, strict=True)
     low, middle, high = np.percentile(times, [10, 50, 90]).round(4).tolist()
     return {
         "strategy": strategy,
@@ -108,15 +126,18 @@ def turns(strategy: str, policy: str, temperature: float, tokens: int) -> dict[s
         "ms": middle,
         "low_ms": low,
         "high_ms": high,
-        "passes_ms": round(float(np.mean(passing)), 4),
+        "passes_ms": round(float(np.mean(passing_ms)), 4),
     }
 
 
 @click.command(help=__doc__)
 @click.option("--turns", "count", default=3000, show_default=True)
 @click.option("--twin", is_flag=True, help="the Python twins of the C part")
+@click.option("--source", is_flag=True, help="modules that were compiled run as their source")
 @click.option("--json", "as_json", is_flag=True)
-def main(count: int, twin: bool, as_json: bool) -> None:
+def main(count: int, twin: bool, source: bool, as_json: bool) -> None:
+    if source:
+        os.environ["EDGEDEC_COMPILED"] = "0"
     if twin:
         sys.modules["edgedec._tree._fast"] = None  # type: ignore[assignment]
     rows = [

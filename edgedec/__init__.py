@@ -11,11 +11,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from edgedec import compiled
+
 if TYPE_CHECKING:
     from edgedec.api import Cancel, Chunk, Generation, Model, Score, generate, load
 
 __version__ = "0.1.0"
 __all__ = ["Cancel", "Chunk", "Generation", "Model", "Score", "__version__", "generate", "load"]
+
+compiled.choose()
 
 
 def __getattr__(name: str) -> Any:

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, cast
 
+from edgedec.contracts import Drafter
 from edgedec.pace import Average, gain_average, time_average
 
 if TYPE_CHECKING:
-    from edgedec.contracts import Drafter, Floats
+    from edgedec.contracts import Floats
 
 EXPLORE = 32
 """A drafter that does not pay is asked again after so many drafted turns, so that it can come

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -249,7 +249,7 @@ def check_power(strategy: object, name: str) -> None:
         raise UsageError(f"{name} is {value}; it must be a power of two")
 
 
-def check_options(strategy: object, **bounds: tuple[float, float]) -> None:
+def check_options(strategy: object, **bounds: tuple[Any, Any]) -> None:
     """Refuse options of a strategy outside of their bounds, both inclusive; whole numbers where
     the bounds are.
 

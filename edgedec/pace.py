@@ -6,7 +6,7 @@ It knows times and tokens, no drafter and no tree.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -67,8 +67,10 @@ class Clockwork:
     than one of the same single row between wider ones.
     """
 
-    GROUPS, EVERY = (1, 4, 8, 16, WIDEST), 16
-    STEADY, LATE = 0.05, 0.25
+    GROUPS: ClassVar = (1, 4, 8, 16, WIDEST)
+    EVERY: ClassVar = 16
+    STEADY: ClassVar = 0.05
+    LATE: ClassVar = 0.25
     """What a plain step among many counts in their average, and what one does that comes after 100
     drafted ones: the machine may be another by then."""
 
@@ -136,7 +138,12 @@ class Pace:
     After a long rest, twice as long each time in a row, it is tried again without such a reason.
     """
 
-    SHORTEST, LONGEST, TRIAL, PEEK, EARLY, MEASURED = 128, 1024, 4, 16, 6, 128
+    SHORTEST: ClassVar = 128
+    LONGEST: ClassVar = 1024
+    TRIAL: ClassVar = 4
+    PEEK: ClassVar = 16
+    EARLY: ClassVar = 6
+    MEASURED: ClassVar = 128
 
     def __init__(self) -> None:
         self.plain, self.drafted = time_average(), time_average()

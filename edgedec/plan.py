@@ -228,7 +228,7 @@ class Planner:
         tree = self._sheet.draft(kept, below, found.lanes)
         tokens, step = 1 + self._core.value, self._step(self._pending + kept + found.count)
         # What riders are worth comes in the next turn, and is counted there.
-        self._expected = tokens if below is None else 1 + sum(riders.paths(tree)), step
+        self._expected = tokens if below is None else sum(riders.paths(tree), 1.0), step
         trying = asking.trying(self._sources, self.rate)
         if self._peeking or (self._pace.on_trial and not trying):
             # What looks best among much that was hardly checked yet is seldom as good as it looks.
@@ -237,7 +237,7 @@ class Planner:
                 self._expected = 1.0, self._step(1)
                 return _EMPTY
             if self._peeking:
-                self._trials.pay(sum(each.spent for each in self._sources if each.asked))
+                self._trials.pay(sum([each.spent for each in self._sources if each.asked], 0.0))
                 self._pace.wake()
                 self._peeking, self.asked = False, True
         self._kept, self._claims = kept, found.claims
@@ -344,7 +344,7 @@ class Planner:
             self._trials.pay(max(host - self._pace.plain.value, 0.0))
         else:
             # Finding out whether someone pays is no price of those who do.
-            host -= sum([each.spent for each in self._sources if each.asked and each.tried])
+            host -= sum([each.spent for each in self._sources if each.asked and each.tried], 0.0)
             (self._pace.drafted if self.asked else self._pace.plain).add(max(host, 0.0))
 
     def begin(self, temperature: float = 0.0, ends: Collection[int] = ()) -> None:

@@ -86,7 +86,8 @@ def worth(tree: Draft, claims: Sequence[float], price: float) -> list[float]:
 def alone(draft: Draft, room: int, depth: int) -> Draft:
     """A draft's riders of the last token that promise anything, without its nodes: at most `room`,
     on `depth` levels."""
-    levels = [sum(draft.gains[: i + draft.lanes]) for i in range(0, len(draft.gains), draft.lanes)]
+    starts = range(0, len(draft.gains), draft.lanes)
+    levels = [sum(draft.gains[: start + draft.lanes], 0.0) for start in starts]
     best = int(np.argmax([0.0, *levels]))
     count = min(best, depth, room // draft.lanes) * draft.lanes
     below = [tuple(draft.riders[0][:count])] if draft.riders and count > 0 else None

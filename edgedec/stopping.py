@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from edgedec.errors import UsageError
 
@@ -21,7 +22,7 @@ class StopStrings:
         """
         if isinstance(stops, str):
             stops = [stops]
-        for stop in stops:
+        for stop in cast("Sequence[object]", stops):
             if not isinstance(stop, str) or not stop:
                 raise UsageError(f"stop {stop!r} is not usable: give text of one character or more")
         self._stops = tuple(stops)
