@@ -7,7 +7,8 @@ SEED ?= 3
 # Tests run beside each other, on up to four cores.
 BESIDE := -n auto --maxprocesses 4 --dist worksteal
 # What is compiled when edgedec is installed: after a change it is installed again.
-NATIVE := setup.py $(wildcard runtimes/native/*.[ch] edgedec/_tree/csrc/*.[ch])
+NATIVE := setup.py $(wildcard runtimes/native/*.[ch] edgedec/_tree/csrc/*.[ch]) \
+	$(shell sed -n 's/^    "\(.*\.py\)",$$/\1/p' pyproject.toml)
 
 .PHONY: run test test-full exactness lint clean
 
@@ -50,4 +51,5 @@ $(VENV)/.full: $(VENV)/.dev
 	touch $@
 
 clean:
-	rm -rf $(VENV) .typing build dist *.egg-info runtimes/native/*.so edgedec/_tree/*.so
+	rm -rf $(VENV) .typing build dist *.egg-info
+	find edgedec runtimes -name '*.so' -delete

@@ -77,8 +77,10 @@ class Build(build_ext):
     """Runs mypyc when something is built, and not whenever this file is read."""
 
     def finalize_options(self) -> None:
-        """Add what mypyc makes to the other extensions."""
-        self.distribution.ext_modules += compiled()
+        """Add what mypyc makes to the other extensions; all are built side by side."""
+        self.parallel = True
+        if "sdist" not in self.distribution.commands:
+            self.distribution.ext_modules += compiled()
         super().finalize_options()
 
 

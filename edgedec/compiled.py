@@ -29,7 +29,7 @@ class Sources(MetaPathFinder):
         if package.partition(".")[0] != "edgedec":
             return None
         found = PathFinder.find_spec(fullname, path)
-        if found is None or found.origin is None or not _is_library(Path(found.origin)):
+        if found is None or found.origin is None or not is_library(Path(found.origin)):
             return None
         source = Path(found.origin).with_name(f"{name}.py")
         return spec_from_file_location(fullname, source) if source.is_file() else None
@@ -39,20 +39,22 @@ def is_compiled() -> bool:
     """Whether the loop runs in its compiled form."""
     module = sys.modules.get("edgedec.decode")
     origin = None if module is None else module.__file__
-    return origin is not None and _is_library(Path(origin))
+    return origin is not None and is_library(Path(origin))
 
 
 def choose() -> None:
     """Let sources run where they are wanted, or newer than what was made of them."""
-    if os.environ.get("EDGEDEC_COMPILED") == "0" or _is_stale():
+    if os.environ.get("EDGEDEC_COMPILED") == "0" or is_stale():
         sys.meta_path.insert(0, Sources())
 
 
-def _is_library(path: Path) -> bool:
+def is_library(path: Path) -> bool:
+    """Whether a file is a module that was compiled."""
     return path.name.endswith(tuple(EXTENSION_SUFFIXES))
 
 
-def _is_stale() -> bool:
+def is_stale() -> bool:
+    """Whether this is a checkout in which a source is newer than what was compiled of it."""
     checkout = PACKAGE.parent
     if not (checkout / "setup.py").is_file():
         # What was installed lies as it was made, whatever the files' times are.
@@ -67,5 +69,5 @@ def _pairs(*folders: Path) -> Iterator[tuple[Path, Path]]:
     """What was compiled, and its source."""
     for folder in folders:
         for library in folder.rglob("*"):
-            if _is_library(library):
+            if is_library(library):
                 yield library, library.with_name(library.name.partition(".")[0] + ".py")

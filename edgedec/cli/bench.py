@@ -221,12 +221,14 @@ def _about(settings: Settings) -> dict[str, Any]:
     import time
 
     import edgedec
+    from edgedec import compiled
     from edgedec.profiler.device import fingerprint
 
     return {
         "edgedec": edgedec.__version__,
         "made": time.strftime("%Y-%m-%d %H:%M"),
         "machine": str(fingerprint()),
+        "compiled": compiled.is_compiled(),
         "threads": settings.place.threads,
         "kv_type": settings.place.kv_type,
         "pairs": settings.pairs,
@@ -252,6 +254,7 @@ def _write(files: dict[str, Path | None], found: list[Row], document: dict[str, 
 
 
 def _show(found: list[Row], seed: int) -> None:
+    from edgedec import compiled
     from edgedec.benchmark import table
 
     for each in table.tables(found, seed):
@@ -260,3 +263,5 @@ def _show(found: list[Row], seed: int) -> None:
         click.echo()
     for sentence in table.legend(found) if found else ():
         click.echo(sentence)
+    if not compiled.is_compiled():
+        click.echo("The loop ran from its source, slower than as it is compiled by an install.")
