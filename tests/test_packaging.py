@@ -73,7 +73,10 @@ def run(folder: Path, *command: str | Path, **more: str) -> str:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the source distribution and the wheel that was made of it."""
     folder = tmp_path_factory.mktemp("built")
-    build(folder, sys.executable, "-m", "build", "--outdir", folder, ROOT)
+    # A source distribution is put together in the checkout, where others may do so at this moment.
+    checkout = folder / "checkout"
+    shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(".*", "build", "*.so"))
+    build(folder, sys.executable, "-m", "build", "--outdir", folder, checkout)
     return folder
 
 
