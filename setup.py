@@ -63,7 +63,7 @@ def compiled() -> list[Extension]:
                    "--follow-imports=silent"]  # fmt: skip
         found: list[Extension] = mypycify(
             [*options, *gathered()], group_name="edgedec._compiled", target_dir=str(WORK / "c"),
-            debug_level="0",
+            opt_level="2", debug_level="0",
         )  # fmt: skip
     except (ImportError, SystemExit) as error:
         print(f"edgedec: nothing is compiled by mypyc ({error})")
