@@ -81,23 +81,23 @@ class Source:
         """See `Reader`."""
         cast("Reader", self.drafter).read(start, hidden)
 
-    def price(self, rate: float, budget: int) -> float:
-        """What its time is worth, in tokens."""
-        return rate * (self.drafter.expected_cost(budget) or self.cost.value)
+    def price(self, rate: float) -> float:
+        """What its time is worth, in tokens, by what it took of late."""
+        return rate * self.cost.value
 
     def cheap(self, rate: float) -> bool:
-        """Whether it costs hardly anything, by what it took of late."""
-        return rate * self.cost.value < CHEAP
+        """Whether it costs hardly anything."""
+        return self.price(rate) < CHEAP
 
-    def pays(self, rate: float, budget: int) -> bool:
+    def pays(self, rate: float) -> bool:
         """Whether it brings more than its time would give without it; so far unknown ones may."""
-        price = self.price(rate, budget)
+        price = self.price(rate)
         turns = 2 if price > HOPELESS else KNOWN
         return self.gain.count < turns or self.gain.value >= price or price < NOTHING
 
-    def wanted(self, rate: float, budget: int) -> bool:
+    def wanted(self, rate: float) -> bool:
         """Whether it is asked in this turn."""
-        pays = self.riders > 0 or self.pays(rate, budget)
+        pays = self.riders > 0 or self.pays(rate)
         found = pays or self.trial > 0
         self.tried = self.gain.count < KNOWN or (found and not pays)
         self.trial -= self.trial > 0

@@ -363,9 +363,6 @@ class Drafter(Protocol):
     turns in which others were. Turns in which nobody was asked it never hears of.
     """
 
-    def expected_cost(self, budget: int) -> float:
-        """Seconds that a proposal of up to `budget` nodes is expected to take."""
-
     def propose(self, context: Context, budget: int) -> Draft:
         """Up to `budget` nodes that may follow the context; none is a fine answer."""
 

@@ -213,10 +213,6 @@ class Leaver:
         self._own = OwnLayers(parts.wanted(host, name), layer)
         self._exit = Exit(host, layer, self._own)
 
-    def expected_cost(self, budget: int) -> float:
-        """Unknown: it is measured."""
-        return 0.0
-
     def read(self, start: int, hidden: dict[int, Floats]) -> None:
         """Rows of a prompt ran."""
         self._own.read(start, hidden)

@@ -79,10 +79,6 @@ class Heads(ABC):
         self._state: Floats | None = None
         self._next = -1
 
-    def expected_cost(self, budget: int) -> float:
-        """Unknown: it is measured."""
-        return 0.0
-
     def propose(self, context: Context, budget: int) -> Draft:
         """What the head guesses; none where the row before the root is not known."""
         if self._state is None or self._next != len(context.tokens) - 1 or budget < 1:

@@ -164,7 +164,7 @@ class Planner:
         cheapest = self._cheapest if self._peeking else None
         for source in self._sources:
             if cheapest is None:
-                source.asked = source.wanted(rate, budget) or everyone
+                source.asked = source.wanted(rate) or everyone
             else:
                 source.asked = source is cheapest
             source.riders, source.silent = 0, True

@@ -82,10 +82,6 @@ class Copyist:
         self._places: list[int] = []
         self._written: list[int] = []
 
-    def expected_cost(self, budget: int) -> float:
-        """Unknown: it is measured."""
-        return 0.0
-
     def propose(self, context: Context, budget: int) -> Draft:
         """The source from here on; behind a change, from each place where it may go on."""
         if context.source is not self._known:

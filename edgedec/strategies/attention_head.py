@@ -99,10 +99,6 @@ class Attending:
         self._limits = Limits(options.depth, options.width, options.branches, options.confidence)
         self._trail = Trail(part.session(), lasting=False, hidden=(1,))
 
-    def expected_cost(self, budget: int) -> float:
-        """Unknown: it is measured."""
-        return 0.0
-
     def read(self, start: int, hidden: dict[int, Floats]) -> None:
         """Rows of a prompt ran."""
         self._trail.tell(start, self._states(hidden))

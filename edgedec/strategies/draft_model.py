@@ -133,10 +133,6 @@ class Speculator:
         self._options, self._follower = options, follower
         self._heard: Source | None = None
 
-    def expected_cost(self, budget: int) -> float:
-        """Unknown: it is measured."""
-        return 0.0
-
     def observe(self, outcome: Outcome) -> None:
         """Nothing: the text tells what was accepted."""
 

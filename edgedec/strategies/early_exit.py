@@ -74,10 +74,6 @@ class Shortcut:
     def __init__(self, way: exits.Exit, limits: growth.Limits) -> None:
         self._way, self._limits = way, limits
 
-    def expected_cost(self, budget: int) -> float:
-        """Unknown: it is measured."""
-        return 0.0
-
     def observe(self, outcome: Outcome) -> None:
         """Nothing: the exit is where it is."""
 

@@ -123,10 +123,6 @@ class Skipper:
         self._nodes = nodes
         self._most = draft.width(host.capabilities, host.capabilities.max_rows)
 
-    def expected_cost(self, budget: int) -> float:
-        """Unknown: it is measured."""
-        return 0.0
-
     def observe(self, outcome: Outcome) -> None:
         """Nothing: masks and layers are what they are."""
 

@@ -53,10 +53,6 @@ class Pool:
         self._phrases: dict[int, deque[tuple[int, ...]]] = {}
         self._latest: tuple[int, ...] = ()
 
-    def expected_cost(self, budget: int) -> float:
-        """Unknown: it is measured."""
-        return 0.0
-
     def propose(self, context: Context, budget: int) -> Draft:
         """What the phrases that begin with the last token go on with, the newest first.
 

@@ -35,10 +35,6 @@ class Plain:
 class Silent:
     """The drafter of `Plain`: it has nothing to say and nothing to learn."""
 
-    def expected_cost(self, budget: int) -> float:
-        """0 seconds."""
-        return 0.0
-
     def propose(self, context: Context, budget: int) -> Draft:
         """The empty draft."""
         return draft.empty()

@@ -110,10 +110,6 @@ class Prompter:
         self._mine: dict[tuple[int, int], int] = {}
         self._tried, self._length = 0, -1
 
-    def expected_cost(self, budget: int) -> float:
-        """Unknown: it is measured."""
-        return 0.0
-
     @property
     def gains(self) -> list[float]:
         """What each level adds to a turn, in tokens, less what it costs to check its guesses."""

@@ -57,10 +57,6 @@ class Lookup:
         self._before = 0  # tokens of a source, which stands before the text
         self._sheet = draft.Sheet(options.tokens)
 
-    def expected_cost(self, budget: int) -> float:
-        """Unknown: it is measured."""
-        return 0.0
-
     def propose(self, context: Context, budget: int) -> Draft:
         """One chain for each place that may be copied on from."""
         tokens, options = context.tokens, self._options

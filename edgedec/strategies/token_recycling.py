@@ -65,10 +65,6 @@ class Recycler:
         self._options, self._table, self._vocab = options, table, vocab
         self._sheet = draft.Sheet(options.nodes)
 
-    def expected_cost(self, budget: int) -> float:
-        """Unknown: it is measured."""
-        return 0.0
-
     def propose(self, context: Context, budget: int) -> Draft:
         """The likeliest nodes below the last token."""
         return draft.grown(self._table, context, min(budget, self._options.nodes), self._sheet)

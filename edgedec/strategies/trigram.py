@@ -56,10 +56,6 @@ class Counts:
         self._counted = 0
         self._sheet = draft.Sheet(options.nodes)
 
-    def expected_cost(self, budget: int) -> float:
-        """Unknown: it is measured."""
-        return 0.0
-
     def propose(self, context: Context, budget: int) -> Draft:
         """The likeliest nodes below the last token."""
         tokens = context.tokens

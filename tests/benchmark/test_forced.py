@@ -37,9 +37,6 @@ class Alphabet:
     def open(self, host: Host) -> Alphabet:
         return self
 
-    def expected_cost(self, budget: int) -> float:
-        return 1e-12
-
     def propose(self, context: Context, budget: int) -> Draft:
         chain = np.array(guesses(context.tokens[-1])[:budget], np.int32)
         count = len(chain)

@@ -37,9 +37,6 @@ class Guesses:
         self.outcomes: list[Outcome] = []
         self.resets = 0
 
-    def expected_cost(self, budget: int) -> float:
-        return 0.0
-
     def propose(self, context: Context, budget: int) -> Draft:
         assert budget > 0
         ahead = self._truth[len(context.tokens) - context.prompt_length :]

@@ -25,9 +25,6 @@ class Watching:
     def __init__(self) -> None:
         self.seen: list[Source | None] = []
 
-    def expected_cost(self, budget: int) -> float:
-        return 0.0
-
     def propose(self, context: Context, budget: int) -> Draft:
         self.seen.append(context.source)
         return empty()

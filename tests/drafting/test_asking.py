@@ -20,10 +20,10 @@ def source(seconds: float, gain: float) -> Source:
 
 
 def test_it_is_asked_if_it_brings_more_than_its_time() -> None:
-    assert source(0.5e-3, 0.6).wanted(RATE, 8)
-    assert not source(0.5e-3, 0.4).wanted(RATE, 8)
-    assert source(0.01e-3, -1.0).wanted(RATE, 8), "its time is worth nothing"
-    assert Source.of(Silent(), topk=False).wanted(RATE, 8), "nothing is known of it"
+    assert source(0.5e-3, 0.6).wanted(RATE)
+    assert not source(0.5e-3, 0.4).wanted(RATE)
+    assert source(0.01e-3, -1.0).wanted(RATE), "its time is worth nothing"
+    assert Source.of(Silent(), topk=False).wanted(RATE), "nothing is known of it"
 
 
 def turns(sources: list[Source], count: int) -> list[int]:
@@ -31,7 +31,7 @@ def turns(sources: list[Source], count: int) -> list[int]:
     trials, asked = Trials(), [0] * len(sources)
     for _ in range(count):
         trials.explore(sources, RATE)
-        found = [each.wanted(RATE, 8) for each in sources]
+        found = [each.wanted(RATE) for each in sources]
         spent = sum(s.cost.value for s, yes in zip(sources, found, strict=True) if yes)
         trials.earn(TURN + spent, sources)
         asked = [a + yes for a, yes in zip(asked, found, strict=True)]
@@ -56,7 +56,7 @@ def test_two_turns_make_a_trial() -> None:
     each = source(0.05e-3, 0.0)
     each.idle = EXPLORE
     Trials().explore([each], RATE)
-    assert [each.wanted(RATE, 8) for _ in range(4)] == [True, True, False, False]
+    assert [each.wanted(RATE) for _ in range(4)] == [True, True, False, False]
 
 
 def test_a_peek_costs_little_or_is_left_out() -> None:
@@ -87,7 +87,7 @@ def test_what_could_never_pay_is_known_sooner() -> None:
     for seconds, turns in ((2e-3, 4), (10e-3, 2)):
         each = Source.of(Silent(), topk=False)
         asked = 0
-        while each.wanted(RATE, 8):
+        while each.wanted(RATE):
             each.cost.add(seconds)
             each.gain.add(0.0)
             asked += 1
@@ -101,10 +101,10 @@ def test_what_hardly_costs_is_free() -> None:
 def test_dear_ones_are_left_out_before_drafting_rests() -> None:
     dear, cheap = source(0.5e-3, 0.9), source(0.01e-3, 0.5)
     for each in (dear, cheap):
-        assert each.wanted(RATE, 8)
+        assert each.wanted(RATE)
         each.asked = True
     assert asking.leave_out([dear, cheap], RATE)
-    assert [each.wanted(RATE, 8) for each in (dear, cheap)] == [False, True]
+    assert [each.wanted(RATE) for each in (dear, cheap)] == [False, True]
     dear.asked = False
     assert not asking.leave_out([dear, cheap], RATE), "then there is nobody to leave out"
     alone = source(0.5e-3, 0.9)
