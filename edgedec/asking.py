@@ -24,14 +24,17 @@ says much."""
 CHEAP = 0.1
 """One whose time is worth fewer tokens than this may be asked again whenever it is its turn. What
 several proposed is theirs."""
-SHARE = 0.015
+SHARE = 0.01
 """Of all time, what may be spent on asking dear drafters that did not pay of late."""
 TURNS = 2
 """A trial's turns: some only know after one in which they were asked where they are."""
-KNOWN = 4
-"""After so many turns it is known what a drafter brings."""
+KNOWN = 8
+"""After so many turns it is known what a drafter brings, and what it costs when its code has run
+some times. Texts are copied from behind their first words on, if at all."""
 HOPELESS = 4.0
 """One whose time is worth more tokens than this is known after two: no guess is right so often."""
+LATELY = 4
+"""What is found out in a trial counts as if no more turns had come before."""
 
 
 class Reader(Protocol):
@@ -46,9 +49,9 @@ class Source:
     """A drafter; the seconds a turn with it takes of the host, and the tokens it brings net of the
     rows that were checked for it.
 
-    `idle` are the drafted turns since it was asked, `trial` those in which it is asked all the
-    same, `riders` its riders in the latest step: what they prepare is lost if it is not asked next.
-    `tried`: it is asked to see whether it pays.
+    `turns` are those in which it was asked, `idle` the drafted ones since then, `trial` those in
+    which it is asked all the same, `riders` its riders in the latest step: what they prepare is
+    lost if it is not asked next. `tried`: it is asked to see whether it pays.
     """
 
     drafter: Drafter
@@ -62,6 +65,7 @@ class Source:
     silent: bool = False
     tried: bool = False
     spent: float = 0.0
+    turns: int = 0
     idle: int = 0
     trial: int = 0
     riders: int = 0
@@ -92,15 +96,21 @@ class Source:
     def pays(self, rate: float) -> bool:
         """Whether it brings more than its time would give without it; so far unknown ones may."""
         price = self.price(rate)
-        turns = 2 if price > HOPELESS else KNOWN
-        return self.gain.count < turns or self.gain.value >= price or price < NOTHING
+        known = self.turns >= (2 if price > HOPELESS else KNOWN) and self.gain.count > 1
+        return not known or self.gain.value >= price or price < NOTHING
+
+    def begin(self, turns: int) -> None:
+        """It is asked for some turns, and what it brings in them counts much."""
+        self.trial, self.idle = turns, 0
+        self.gain.count = min(self.gain.count, LATELY)
 
     def wanted(self, rate: float) -> bool:
         """Whether it is asked in this turn."""
         pays = self.riders > 0 or self.pays(rate)
         found = pays or self.trial > 0
-        self.tried = self.gain.count < KNOWN or (found and not pays)
+        self.tried = self.gain.count < LATELY or (found and not pays)
         self.trial -= self.trial > 0
+        self.turns += found
         self.idle = 0 if found else self.idle + 1
         return found
 
@@ -114,7 +124,7 @@ class Trials:
     def earn(self, seconds: float, sources: Sequence[Source]) -> None:
         """Some time has passed, of which a share is put aside; not more than three trials need."""
         dearest = max([0.0, *[each.cost.value for each in sources]])
-        self._left = min(self._left + SHARE * seconds, max(self._left, 6 * dearest))
+        self._left = min(self._left + SHARE * seconds, max(self._left, 3 * TURNS * dearest))
 
     def _affords(self, source: Source, turns: int, rate: float) -> bool:
         seconds = turns * source.cost.value
@@ -159,8 +169,7 @@ class Trials:
     def _try(self, source: Source, rate: float) -> bool:
         found = self._affords(source, TURNS, rate)
         if found:
-            source.trial, source.idle = TURNS, 0
-            source.gain.count = min(source.gain.count, KNOWN)
+            source.begin(TURNS)
         return found
 
 
@@ -172,7 +181,7 @@ def free(sources: Sequence[Source], rate: float) -> int:
 def trying(sources: Sequence[Source], rate: float) -> bool:
     """Whether one is asked to see whether it pays by now, with time that was put aside for it."""
     return any(
-        each.asked and each.tried and each.gain.count >= KNOWN and not each.cheap(rate)
+        each.asked and each.tried and each.gain.count >= LATELY and not each.cheap(rate)
         for each in sources
     )
 

@@ -19,6 +19,13 @@ WIDEST = 64
 """Rows of a drafted step: beyond them no device that decodes for one user gains."""
 RETIME = 64
 """T is read anew when the past has grown by so many tokens."""
+MARGIN = 1.03
+"""Drafting must promise so much more than it costs: a plain step that is measured among drafted
+ones takes some percent longer than one in a row of plain ones."""
+REMEMBERED = 0.99
+"""Of what was expected and came, the share that counts in the next turn as well."""
+EXPECTED = 16.0
+"""At first it is as if so much had come as expected, in tokens or in plain steps."""
 
 
 @dataclass(slots=True)
@@ -56,6 +63,28 @@ def time_average() -> Average:
 def gain_average() -> Average:
     """An average of tokens that a drafter brings in a turn."""
     return Average(pace=0.04)
+
+
+@dataclass(slots=True)
+class Bias:
+    """What came, as a share of what was to be expected, over the last hundred turns or so.
+
+    Choosing what looks best means choosing what is overrated, so in the long run too much is
+    expected; where texts or times vary, too little at times.
+    """
+
+    said: float = 0.0
+    came: float = 0.0
+
+    def add(self, said: float, came: float) -> None:
+        """So much was to be expected of a turn, and so much came."""
+        self.said = REMEMBERED * self.said + said
+        self.came = REMEMBERED * self.came + came
+
+    @property
+    def factor(self) -> float:
+        """By what the next expectation is to be multiplied."""
+        return (self.came + EXPECTED) / (self.said + EXPECTED)
 
 
 class Clockwork:
@@ -140,14 +169,17 @@ class Pace:
 
     SHORTEST: ClassVar = 128
     LONGEST: ClassVar = 1024
-    TRIAL: ClassVar = 4
+    TRIAL: ClassVar = 8
+    DOUBTFUL: ClassVar = 12
+    PROVEN: ClassVar = 32
     PEEK: ClassVar = 16
-    EARLY: ClassVar = 6
+    EARLY: ClassVar = range(3, 7)
     MEASURED: ClassVar = 128
 
     def __init__(self) -> None:
         self.plain, self.drafted = time_average(), time_average()
         self._tokens, self._seconds = Average(pace=0.06), Average(pace=0.06)
+        self._gains, self._times = Bias(), Bias()
         self._rest, self._quiet, self._tried, self._turns = self.SHORTEST, 0, 0, 0
         self._began, self.retries = 0, False
         """`retries`: a rest is over, and everyone may be asked once more."""
@@ -162,14 +194,14 @@ class Pace:
         self._quiet -= 1
         if not self._quiet:
             self.retries = True
-        since = self._turns - self._began
-        early = 1 < since <= self.EARLY
+        early = self._turns - self._began in self.EARLY
         return "peek" if early or not self._quiet % self.PEEK else "plain"
 
     def skip(self) -> int:
         """How many plain turns follow a plain one for certain; they count as over."""
-        since = self._turns - self._began
-        turns = max(0, self._quiet % self.PEEK - 1) if since > self.EARLY else 0
+        if self._turns - self._began < self.EARLY.stop - 1:
+            return 0
+        turns = max(0, self._quiet % self.PEEK - 1)
         self._quiet -= turns
         self._turns += turns
         return turns
@@ -181,11 +213,11 @@ class Pace:
     @property
     def on_trial(self) -> bool:
         """Whether it is not known yet that drafting pays: then only what surely does is checked."""
-        return self._tried < 3 * self.TRIAL
+        return self._tried < self.DOUBTFUL
 
     def worth(self, tokens: float, step: float, plain_step: float) -> bool:
         """Whether so many expected tokens pay a drafted turn with a step of `step` seconds."""
-        return tokens * (plain_step + self.plain.value) > step + self.drafted.value
+        return tokens * (plain_step + self.plain.value) > MARGIN * (step + self.drafted.value)
 
     def wake(self) -> None:
         """A peek found something: drafting goes on, and is judged anew."""
@@ -197,18 +229,27 @@ class Pace:
         self.wake()
         self._quiet, self._rest = self._rest, min(2 * self._rest, self.LONGEST)
 
-    def learn(self, tokens: float, step: float, plain_step: float) -> bool:
-        """A drafted turn was worth so many tokens, with a step of `step` seconds.
+    def took(self, said: float, seconds: float, plain_step: float) -> None:
+        """A drafted turn's step was said to take so long, and took so many seconds."""
+        # One that another process held up says nothing of the next.
+        self._times.add(said / plain_step, min(seconds, 2 * said) / plain_step)
 
-        Returns whether drafting should rest by now, or go on with fewer drafters.
+    def learn(self, tokens: float, came: int, step: float, plain_step: float) -> bool:
+        """A drafted turn was worth so many tokens, with a step of `step` seconds, and so many came.
+
+        What was to be expected says more than what came, since it varies less; but in the long run
+        it must be the same. Returns whether drafting should rest by now, or go on with fewer
+        drafters.
         """
-        self._tokens.add(tokens)
-        self._seconds.add(step)
+        self._gains.add(tokens, came)
+        self._tokens.add(tokens * self._gains.factor)
+        self._seconds.add(step * self._times.factor)
         self._tried += 1
-        if self._tried < self.TRIAL:
+        # What drafting costs is known when its code has run some times.
+        if self._tried < self.TRIAL or self.drafted.count < 2 * self.drafted.cold:
             return False
         if not self.worth(self._tokens.value, self._seconds.value, plain_step):
             return True
-        if self._tried > 8 * self.TRIAL:
+        if self._tried > self.PROVEN:
             self._rest = self.SHORTEST
         return False

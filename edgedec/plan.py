@@ -19,7 +19,7 @@ from edgedec.costs import Costs
 from edgedec.errors import UsageError
 from edgedec.pace import WIDEST, Average, Clockwork, Pace, gain_average, time_average
 from edgedec.policies import BEST, Policy, policy_named
-from edgedec.trail import rows_of_text
+from edgedec.trail import states_of_text
 
 if TYPE_CHECKING:
     from edgedec.contracts import Floats
@@ -200,7 +200,7 @@ class Planner:
     def _plan(self, drafts: list[Draft | None], budget: int, depth: int) -> Draft:
         whole = [each for each in drafts if each is not None and each.whole]
         if whole:
-            self._peeking, self.asked = False, True
+            self._wake()
             return draft.cut(draft.check(whole[0], self._vocab), budget, depth)
         try:
             kept, total = self._core.plan(
@@ -239,12 +239,19 @@ class Planner:
             if self._peeking:
                 self._trials.pay(sum([each.spent for each in self._sources if each.asked], 0.0))
                 self._pace.wake()
-                self._peeking, self.asked = False, True
+                self._wake()
         self._kept, self._claims = kept, found.claims
         self._typical += 0.1 * (kept - self._typical)
         for source, count in zip(self._sources, found.shares, strict=True):
             source.riders = count
         return self._begun(drafts, tree)
+
+    def _wake(self) -> None:
+        """The turn is a drafted one; who was asked for a peek goes on being asked for a while."""
+        for each in self._sources:
+            if self._peeking and each.asked:
+                each.begin(asking.LATELY)
+        self._peeking, self.asked = False, True
 
     def _begun(self, drafts: Sequence[Draft | None], tree: Draft) -> Draft:
         """The tree, with the early rows that one of the drafters has run already."""
@@ -275,9 +282,9 @@ class Planner:
         step = self._step(rows) - self._saved
         self._core.pace(len(outcome.emitted), step + self._pace.drafted.value)
         if self._policy is None and self._pending == 1:
-            # What was to be expected says more than what came: it varies less.
-            tokens, taken = self._expected if self._merged else (len(outcome.emitted), step)
-            if self._pace.learn(tokens, taken, self._clockwork.plain):
+            came = len(outcome.emitted)
+            tokens, taken = self._expected if self._merged else (float(came), step)
+            if self._pace.learn(tokens, came, taken, self._clockwork.plain):
                 self._retreat()
 
     def _retreat(self) -> None:
@@ -305,7 +312,7 @@ class Planner:
         for index, source in enumerate(self._sources):
             if not source.asked:
                 if source.follows:
-                    source.tell(*_path(outcome))
+                    source.tell(*states_of_text(outcome))
                 continue
             source.drafter.observe(outcome)
             now = self._clock() if costs else before
@@ -338,10 +345,15 @@ class Planner:
         # The first turn after a prompt reads the whole of it: no measure of the others.
         if self._pending > 1:
             return
+        if self.asked:
+            self._pace.took(self._step(rows) - self._saved, step, self._clockwork.plain)
         self._clockwork.add(rows, step + self._saved, not self.asked and not self._peeking)
         self._trials.earn(step + host, self._sources)
         if self._peeking:
-            self._trials.pay(max(host - self._pace.plain.value, 0.0))
+            # What others' processes took is nobody's to pay.
+            usual = sum([each.cost.value for each in self._sources if each.asked], 0.0)
+            most = 2 * (usual + self._pace.drafted.value)
+            self._trials.pay(min(max(host - self._pace.plain.value, 0.0), most))
         else:
             # Finding out whether someone pays is no price of those who do.
             host -= sum([each.spent for each in self._sources if each.asked and each.tried], 0.0)
@@ -384,9 +396,3 @@ class Planner:
         """The conversation is forgotten; what was learned about drafters stays."""
         for source in self._sources:
             source.drafter.reset()
-
-
-def _path(outcome: Outcome) -> tuple[int, dict[int, Floats]]:
-    """The rows that were accepted: where in the text the first stands, and their hidden states."""
-    start, rows = rows_of_text(outcome)
-    return start, {layer: states[rows] for layer, states in outcome.hidden.items()}

@@ -125,3 +125,9 @@ def rows_of_text(outcome: Outcome) -> tuple[int, list[int]]:
     """The place of a turn's first row in the text, and its rows that belong to the text now."""
     accepted = outcome.accepted[: len(outcome.emitted)]
     return len(outcome.context.tokens) - 1, [0, *(node + 1 for node in accepted)]
+
+
+def states_of_text(outcome: Outcome) -> tuple[int, dict[int, Floats]]:
+    """Where in the text those rows stand, and their hidden states by layer [rows, D]."""
+    start, rows = rows_of_text(outcome)
+    return start, {layer: states[rows] for layer, states in outcome.hidden.items()}

@@ -118,9 +118,9 @@ def test_a_lone_dear_drafter_that_is_wrong_takes_no_more_than_its_share(
     guess = kind(clock, seconds)
     planner = Planner([(guess, False)], STEP, VOCAB, clock=clock)
     turns(planner, clock, [4] * 20)
-    assert guess.asked == (2 if seconds > 4e-3 else 4), "then it is known"
-    turns(planner, clock, [4] * 3000)
-    assert guess.asked * seconds <= 1.2 * asking.SHARE * 3000 * 1e-3 + 4 * seconds
+    assert guess.asked == (2 if seconds > 4e-3 else 8), "then it is known"
+    turns(planner, clock, [4] * 4500)
+    assert guess.asked * seconds <= 1.2 * asking.SHARE * 4500 * 1e-3 + 8 * seconds
     assert guess.asked > 6, "it is asked again all the same"
 
 
