@@ -35,15 +35,11 @@ def extension(name: str, folder: str) -> Extension:
     )  # fmt: skip
 
 
-def packages() -> dict[str, str]:
-    """The folder of the checkout in which each package of edgedec's lies that has its own."""
-    return {"edgedec": "edgedec", **SETTINGS["setuptools"]["package-dir"]}
-
-
 def gathered() -> list[str]:
     """Copy the Python code to where it is imported from; the files there that are compiled."""
     shutil.rmtree(WORK, ignore_errors=True)
-    moved = {folder: Path(*package.split(".")) for package, folder in packages().items()}
+    folders = {"edgedec": "edgedec", **SETTINGS["setuptools"]["package-dir"]}
+    moved = {folder: Path(*package.split(".")) for package, folder in folders.items()}
     for folder, package in moved.items():
         for source in (HERE / folder).rglob("*.py"):
             target = WORK / package / source.relative_to(HERE / folder)

@@ -256,6 +256,7 @@ def check_options(strategy: object, **bounds: tuple[Any, Any]) -> None:
     Raises:
         UsageError: naming the option.
     """
+    # Bounds are Any, since compiled code would make floats of whole ones.
     for name, (low, high) in bounds.items():
         value = getattr(strategy, name)
         whole = isinstance(low, int)

@@ -172,6 +172,8 @@ class Pace:
     TRIAL: ClassVar = 8
     DOUBTFUL: ClassVar = 12
     PROVEN: ClassVar = 32
+    """Drafted turns until it may be found not to pay, until it is no longer on trial, and until the
+    next rest is a short one again."""
     PEEK: ClassVar = 16
     EARLY: ClassVar = range(3, 7)
     MEASURED: ClassVar = 128

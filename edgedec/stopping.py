@@ -22,6 +22,7 @@ class StopStrings:
         """
         if isinstance(stops, str):
             stops = [stops]
+        # As objects: compiled code would refuse what is no text itself, with a TypeError.
         for stop in cast("Sequence[object]", stops):
             if not isinstance(stop, str) or not stop:
                 raise UsageError(f"stop {stop!r} is not usable: give text of one character or more")
