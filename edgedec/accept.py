@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, final
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from edgedec.sampling import Logprobs, Sampler, State
 if TYPE_CHECKING:
     from edgedec.contracts import Floats
 
+Finish = Literal["stop", "length"]
 Acceptance = Literal["exact", "typical", "recursive"]
 ACCEPTANCES: tuple[Acceptance, ...] = ("exact", "typical", "recursive")
 
@@ -52,14 +53,17 @@ class Rule:
     acceptance: Acceptance = "exact"
 
 
-class Emitted(NamedTuple):
+@final
+class Emitted:
     """One token of the output."""
 
-    token: int
-    logprobs: Logprobs | None = None
+    def __init__(self, token: int, logprobs: Logprobs | None = None) -> None:
+        self.token, self.logprobs = token, logprobs
 
 
-class Walk(NamedTuple):
+# Made in every turn: as dataclasses or tuples they would take several times as long.
+@final
+class Walk:
     """What a step gave: the accepted nodes, the tokens, and whether the text ends with them.
 
     If `again`, the last row on the path (that of the last node, or the root's) is to be stepped
@@ -67,20 +71,25 @@ class Walk(NamedTuple):
     when what came before was handed out.
     """
 
-    nodes: tuple[int, ...]
-    emitted: tuple[Emitted, ...]
-    state: State
-    finish: Literal["stop", "length"] | None
-    near_tie: bool = False
-    again: bool = False
+    def __init__(
+        self,
+        nodes: tuple[int, ...],
+        emitted: tuple[Emitted, ...],
+        state: State,
+        finish: Finish | None,
+        near_tie: bool = False,
+        again: bool = False,
+    ) -> None:
+        self.nodes, self.emitted, self.state, self.finish = nodes, emitted, state, finish
+        self.near_tie, self.again = near_tie, again
 
 
-class Checked(NamedTuple):
+@final
+class Checked:
     """A tree with the step that checked it: node i is row `root` + 1 + i of `result`."""
 
-    tree: Draft
-    result: StepResult
-    root: int
+    def __init__(self, tree: Draft, result: StepResult, root: int) -> None:
+        self.tree, self.result, self.root = tree, result, root
 
 
 def walk(checked: Checked, rule: Rule, state: State, index: int) -> Walk:
@@ -102,7 +111,7 @@ def _stepwise(checked: Checked, rule: Rule, state: State, index: int) -> Walk:
     nodes: list[int] = []
     emitted: list[Emitted] = []
     node, tie, again = TRUNK, False, False
-    finish: Literal["stop", "length"] | None = None
+    finish: Finish | None = None
     while finish is None:
         row = checked.root + 1 + node
         place = index + len(emitted)
@@ -137,7 +146,7 @@ def _stepwise(checked: Checked, rule: Rule, state: State, index: int) -> Walk:
 
 def _greedy(checked: Checked, rule: Rule, state: State, index: int) -> Walk:
     """The same walk where each draw is the model's own first choice, which is known already."""
-    tree, result, root = checked
+    tree, result, root = checked.tree, checked.result, checked.root
     nodes, tokens = _tree.follow(tree.tokens, tree.parents, result.argmax(), root)
     astray = result.astray
     if astray:
@@ -188,13 +197,14 @@ def _ended(
     nodes: tuple[int, ...], tokens: tuple[int, ...], rule: Rule, state: State, index: int
 ) -> Walk:
     """A walk whose state never changes: cut where the text ends."""
-    finish: Literal["stop", "length"] | None = None
+    finish: Finish | None = None
     if len(tokens) >= rule.limit - index:
         tokens, finish = tokens[: rule.limit - index], "length"
     if not rule.stop.isdisjoint(tokens):
         end = next(count for count, token in enumerate(tokens) if token in rule.stop)
         tokens, finish = tokens[:end], "stop"
-    return Walk(nodes[: len(tokens)], tuple(map(Emitted, tokens)), state, finish)
+    emitted = tuple([Emitted(token) for token in tokens])
+    return Walk(nodes[: len(tokens)], emitted, state, finish)
 
 
 def _choose(checked: Checked, rule: Rule, state: State, at: tuple[int, int], logits: Floats) -> int:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 _NOTHING = draft.empty()
 _ALL = Want()
+_ROOM = 64
+"""Rows of nearly every step but a prompt's."""
 Steps = Generator[tuple[Emitted, ...], None, None]
 
 
@@ -82,6 +84,7 @@ class Loop:
         self._read: list[int] = []
         self._source: Source | None = None
         self._again, self._rests = False, 0
+        self._lines = draft.Lines(_ROOM)
         self._most = draft.width(host.capabilities, host.capabilities.max_rows)
         self._chunk = draft.width(host.capabilities, host.capabilities.prompt_rows)
 
@@ -219,7 +222,7 @@ class Loop:
         """Run the pending tokens and the tree; what has run early layers already, resumes there."""
         began, first = tree.began, self._host.rows
         if began is None or self._widths:
-            rows = draft.rows(pending, tree, self._widths, first)
+            rows = self._lines.rows(pending, tree, self._widths, first)
             return self._session.step(rows, want=want)
         rows, handles = draft.resumed(pending[-1], tree, began, first)
         if len(rows.tokens):

@@ -120,6 +120,27 @@ def select(draft: Draft, nodes: Sequence[int]) -> Draft:
     )
 
 
+class Lines:
+    """Arrays with room for the rows of most steps, to be written to anew in every turn."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._tokens, self._parents = np.empty(room, np.int32), np.empty(room, np.int32)
+        self._made: dict[int, Rows] = {}
+
+    def rows(
+        self, chain: list[int], draft: Draft, widths: Sequence[int] | None, first: int
+    ) -> Rows:
+        """See `rows`: mostly views, valid until the next turn."""
+        if widths or draft.riders is not None or len(chain) + len(draft.tokens) > self._room:
+            return rows(chain, draft, widths, first)
+        count = _tree.lay(chain, draft.tokens, draft.parents, first, self._tokens, self._parents)
+        found = self._made.get(count)
+        if found is None:
+            found = self._made[count] = Rows(self._tokens[:count], self._parents[:count])
+        return found
+
+
 def rows(chain: Sequence[int], draft: Draft, widths: Sequence[int] | None, first: int = 0) -> Rows:
     """The rows of a step: the chain below the trunk, the draft below it, its riders, padding.
 

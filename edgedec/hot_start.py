@@ -19,39 +19,33 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgedec.contracts import Host
+    from edgedec.written import Contexts
 
     Array = NDArray[Any]
 
 LARGEST = 64 << 20
-_LAYOUT = "1"
+_LAYOUT = "2"
 _SCALE = np.float32(255)
+_DAMAGED = "the hot start {} is damaged: make it anew with `edgedec warm`"
 
 
-def write(path: Path, table: _tree.Successors, vocab: int, most: int | None = None) -> None:
-    """Write a table: keys [n], ids [n, 8] and weights [n, 8] in 8 bit, shares of their sum.
-
-    `most` keeps only the contexts that were written most often.
+def write(path: Path, contexts: Contexts, vocab: int) -> None:
+    """Write keys [n], ids [n, 8] and weights [n, 8] in 8 bit, shares of their sum.
 
     Raises:
         WriteError: the file cannot be written.
     """
     from safetensors.numpy import save
 
-    keys, ids, weights, writes = table.dump()
-    # Those that were written most often will be asked for most often.
-    order = np.argsort(-np.frombuffer(writes, np.uint32).astype(np.int64), kind="stable")
-    chosen = np.sort(order[:most])
-    shape = (-1, _tree.WIDTH)
-    shares = np.frombuffer(weights, np.float32).reshape(shape)[chosen]
-    shares = shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-9)
+    shares = contexts.shares / np.maximum(contexts.shares.sum(axis=1, keepdims=True), 1e-9)
     small = np.uint16 if vocab <= 1 << 16 else np.uint32
     data = save(
         {
-            "keys": np.frombuffer(keys, np.uint64)[chosen],
-            "ids": np.maximum(np.frombuffer(ids, np.int32).reshape(shape)[chosen], 0).astype(small),
+            "keys": contexts.keys,
+            "ids": np.maximum(contexts.ids, 0).astype(small),
             "weights": np.rint(shares * _SCALE).astype(np.uint8),
         },
-        {"layout": _LAYOUT, "vocab": str(vocab)},
+        {"layout": _LAYOUT, "vocab": str(vocab), "longest": str(contexts.longest)},
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,13 +72,13 @@ def read(path: Path, table: _tree.Successors, vocab: int) -> None:
     Raises:
         StateError: there is no such file, it is damaged, or it belongs to another vocabulary.
     """
-    keys, ids, weights = _arrays(path, vocab)
-    table.load(keys.tobytes(), ids.astype(np.int32).tobytes(), weights.tobytes())
+    keys, ids, weights, longest = _arrays(path, vocab)
+    table.load(keys.tobytes(), ids.astype(np.int32).tobytes(), weights.tobytes(), longest)
 
 
 def _arrays(
     path: Path, vocab: int
-) -> tuple[NDArray[np.uint64], NDArray[np.integer[Any]], NDArray[np.float32]]:
+) -> tuple[NDArray[np.uint64], NDArray[np.integer[Any]], NDArray[np.float32], int]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -102,9 +96,12 @@ def _arrays(
             f"{about.get('layout')}, this model has {vocab}: make one with `edgedec warm`"
         )
     keys, ids, weights = (found.get(name) for name in ("keys", "ids", "weights"))
-    if keys is None or ids is None or weights is None or not _fits(keys, ids, weights, vocab):
-        raise StateError(f"the hot start {path.name} is damaged: make it anew with `edgedec warm`")
-    return keys, ids, weights.astype(np.float32) / _SCALE
+    longest = about.get("longest", "0")
+    if keys is None or ids is None or weights is None or not longest.isdecimal():
+        raise StateError(_DAMAGED.format(path.name))
+    if not _fits(keys, ids, weights, vocab):
+        raise StateError(_DAMAGED.format(path.name))
+    return keys, ids, weights.astype(np.float32) / _SCALE, int(longest)
 
 
 def _fits(keys: Array, ids: Array, weights: Array, vocab: int) -> bool:

@@ -93,11 +93,14 @@ class Clockwork:
     A busy or hot machine is slower than when it was measured, and not by the same factor for all
     numbers of rows; so there is one for each of some groups of them. Plain steps that follow plain
     ones have their own besides: they find everything in place, and take up to a third less time
-    than one of the same single row between wider ones.
+    than one of the same single row between wider ones. They are seldom measured while text is
+    drafted, so it is remembered how much less, and the single rows that drafting leaves say the
+    rest.
     """
 
     GROUPS: ClassVar = (1, 4, 8, 16, WIDEST)
     EVERY: ClassVar = 16
+    SUDDEN: ClassVar = 0.15
     STEADY: ClassVar = 0.05
     LATE: ClassVar = 0.25
     """What a plain step among many counts in their average, and what one does that comes after 100
@@ -107,6 +110,7 @@ class Clockwork:
         self._costs = costs
         # The table counts as four turns of what it says.
         self._drift = [Average(1.0, most=4.0, count=4) for _ in self.GROUPS]
+        self._single = Average(1.0, pace=self.SUDDEN, most=2.0, count=4)
         self._even, self._was_plain = Average(1.0, most=4.0, count=1), False
         self._since = 0
         self._group = np.searchsorted(self.GROUPS, np.arange(WIDEST + 1)).tolist()
@@ -136,8 +140,18 @@ class Clockwork:
 
     @property
     def plain(self) -> float:
-        """Seconds of a plain step among plain ones."""
+        """Seconds of a plain step among plain ones, now."""
+        return self.usual * self._single.value
+
+    @property
+    def usual(self) -> float:
+        """The same, if a single row takes as long as in the table."""
         return self._tabled[1] * self._even.value
+
+    @property
+    def longer(self) -> float:
+        """How many times as long as in the table a single row takes of late."""
+        return self._single.value
 
     def early(self, rows: int, layers: int) -> float:
         """Seconds that some rows take for so many layers, without logits."""
@@ -150,10 +164,13 @@ class Clockwork:
         self._turns += 1
         drift = seconds / self._tabled[rows]
         self._drift[self._group[rows]].add(drift)
-        if plain and self._was_plain:
+        even = plain and self._was_plain
+        if rows == 1:
+            self._single.add(drift / self._even.value if even else drift)
+        if even:
             late = self._since >= 100
             self._even.pace, self._even.most = (self.LATE, 2.0) if late else (self.STEADY, 4.0)
-            self._even.add(drift)
+            self._even.add(drift / self._single.value)
             self._since = 0
         self._since += not plain
         self._was_plain = plain
@@ -165,6 +182,9 @@ class Pace:
     Where it does not, turns are plain for a while. Now and then, and soon after a prompt, one is a
     peek: only the cheapest drafter is asked, and if what it proposes is worth it, drafting goes on.
     After a long rest, twice as long each time in a row, it is tried again without such a reason.
+
+    What the host takes of a turn, `plain` or `drafted`, was measured at one time or another; it is
+    kept as if a single row had taken as long as in the table.
     """
 
     SHORTEST: ClassVar = 128
@@ -217,9 +237,20 @@ class Pace:
         """Whether it is not known yet that drafting pays: then only what surely does is checked."""
         return self._tried < self.DOUBTFUL
 
-    def worth(self, tokens: float, step: float, plain_step: float) -> bool:
+    def spent(self, host: float, clock: Clockwork, drafted: bool) -> None:
+        """A turn took the host so many seconds."""
+        (self.drafted if drafted else self.plain).add(host / clock.longer)
+
+    def host(self, clock: Clockwork, drafted: bool) -> float:
+        """Seconds that a turn takes it now."""
+        return (self.drafted if drafted else self.plain).value * clock.longer
+
+    def worth(self, tokens: float, step: float, clock: Clockwork) -> bool:
         """Whether so many expected tokens pay a drafted turn with a step of `step` seconds."""
-        return tokens * (plain_step + self.plain.value) > MARGIN * (step + self.drafted.value)
+        return self._pays(tokens, step / clock.longer, clock)
+
+    def _pays(self, tokens: float, usual: float, clock: Clockwork) -> bool:
+        return tokens * (clock.usual + self.plain.value) > MARGIN * (usual + self.drafted.value)
 
     def wake(self) -> None:
         """A peek found something: drafting goes on, and is judged anew."""
@@ -231,12 +262,12 @@ class Pace:
         self.wake()
         self._quiet, self._rest = self._rest, min(2 * self._rest, self.LONGEST)
 
-    def took(self, said: float, seconds: float, plain_step: float) -> None:
+    def took(self, said: float, seconds: float, clock: Clockwork) -> None:
         """A drafted turn's step was said to take so long, and took so many seconds."""
         # One that another process held up says nothing of the next.
-        self._times.add(said / plain_step, min(seconds, 2 * said) / plain_step)
+        self._times.add(said / clock.plain, min(seconds, 2 * said) / clock.plain)
 
-    def learn(self, tokens: float, came: int, step: float, plain_step: float) -> bool:
+    def learn(self, tokens: float, came: int, step: float, clock: Clockwork) -> bool:
         """A drafted turn was worth so many tokens, with a step of `step` seconds, and so many came.
 
         What was to be expected says more than what came, since it varies less; but in the long run
@@ -245,12 +276,12 @@ class Pace:
         """
         self._gains.add(tokens, came)
         self._tokens.add(tokens * self._gains.factor)
-        self._seconds.add(step * self._times.factor)
+        self._seconds.add(step / clock.longer * self._times.factor)
         self._tried += 1
         # What drafting costs is known when its code has run some times.
         if self._tried < self.TRIAL or self.drafted.count < 2 * self.drafted.cold:
             return False
-        if not self.worth(self._tokens.value, self._seconds.value, plain_step):
+        if not self._pays(self._tokens.value, self._seconds.value, clock):
             return True
         if self._tried > self.PROVEN:
             self._rest = self.SHORTEST

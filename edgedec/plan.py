@@ -195,7 +195,7 @@ class Planner:
     @property
     def _plain(self) -> float:
         """Seconds of a plain turn."""
-        return self._clockwork.plain + self._pace.plain.value
+        return self._clockwork.plain + self._pace.host(self._clockwork, drafted=False)
 
     def _plan(self, drafts: list[Draft | None], budget: int, depth: int) -> Draft:
         whole = [each for each in drafts if each is not None and each.whole]
@@ -232,7 +232,7 @@ class Planner:
         trying = asking.trying(self._sources, self.rate)
         if self._peeking or (self._pace.on_trial and not trying):
             # What looks best among much that was hardly checked yet is seldom as good as it looks.
-            if not self._pace.worth(1 + (tokens - 1) * CAUTION, step, self._clockwork.plain):
+            if not self._pace.worth(1 + (tokens - 1) * CAUTION, step, self._clockwork):
                 # Nothing is checked, so nothing comes of it either.
                 self._expected = 1.0, self._step(1)
                 return _EMPTY
@@ -280,11 +280,11 @@ class Planner:
             self._policy.learn(len(outcome.tree.tokens), len(outcome.accepted))
         self._tell(outcome, rows, topk_seconds)
         step = self._step(rows) - self._saved
-        self._core.pace(len(outcome.emitted), step + self._pace.drafted.value)
+        self._core.pace(len(outcome.emitted), step + self._pace.host(self._clockwork, drafted=True))
         if self._policy is None and self._pending == 1:
             came = len(outcome.emitted)
             tokens, taken = self._expected if self._merged else (float(came), step)
-            if self._pace.learn(tokens, came, taken, self._clockwork.plain):
+            if self._pace.learn(tokens, came, taken, self._clockwork):
                 self._retreat()
 
     def _retreat(self) -> None:
@@ -346,18 +346,19 @@ class Planner:
         if self._pending > 1:
             return
         if self.asked:
-            self._pace.took(self._step(rows) - self._saved, step, self._clockwork.plain)
+            self._pace.took(self._step(rows) - self._saved, step, self._clockwork)
         self._clockwork.add(rows, step + self._saved, not self.asked and not self._peeking)
         self._trials.earn(step + host, self._sources)
         if self._peeking:
             # What others' processes took is nobody's to pay.
             usual = sum([each.cost.value for each in self._sources if each.asked], 0.0)
-            most = 2 * (usual + self._pace.drafted.value)
-            self._trials.pay(min(max(host - self._pace.plain.value, 0.0), most))
+            most = 2 * (usual + self._pace.host(self._clockwork, drafted=True))
+            more = host - self._pace.host(self._clockwork, drafted=False)
+            self._trials.pay(min(max(more, 0.0), most))
         else:
             # Finding out whether someone pays is no price of those who do.
             host -= sum([each.spent for each in self._sources if each.asked and each.tried], 0.0)
-            (self._pace.drafted if self.asked else self._pace.plain).add(max(host, 0.0))
+            self._pace.spent(max(host, 0.0), self._clockwork, drafted=self.asked)
 
     def begin(self, temperature: float = 0.0, ends: Collection[int] = ()) -> None:
         """A prompt is to be answered; its text ends before one of the tokens `ends`.
@@ -389,6 +390,7 @@ class Planner:
         What was learned of texts is gone with the old ones; how well each kind guesses, and what
         it costs, stays.
         """
+        self._core.forget()
         for source, drafter in zip(self._sources, drafters, strict=True):
             source.drafter = drafter
 

@@ -1,37 +1,44 @@
-"""Hot starts: the model writes for itself, and what drafters learn from it is kept.
+"""Hot starts: the model writes for itself, and what it found likely is kept for the drafters.
 
 Drafters without training begin every process cold. A few thousand tokens of the model's own text,
-written once, let them begin warm. It knows no strategy by name: those with something to `save`.
+written once, let them begin warm. It knows no strategy by name: those that name `contexts`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
-from edgedec import draft, drafting
-from edgedec.contracts import Context, Drafter, Outcome, Source
+import numpy as np
+
+from edgedec import _tree, drafting, hot_start
+from edgedec.contracts import Source
 from edgedec.errors import InputError, UnsupportedError, UsageError
 from edgedec.follower import Follower
-from edgedec.host import Files, Scratch
 from edgedec.model import Setup
 from edgedec.sampling import Sampler, Sampling
+from edgedec.written import Written
 
 if TYPE_CHECKING:
     from edgedec.architecture import Architecture
+    from edgedec.contracts import Floats, Ints
 
-_SETS = 1 << 15
 Progress = Callable[[float], object]
 
 
 @runtime_checkable
-class Learner(Protocol):
-    """A drafter whose knowledge outlives a conversation."""
+class Warmed(Protocol):
+    """A strategy that a hot start helps: it holds what followed so many tokens, for `capacity`
+    contexts."""
 
-    def save(self, path: Path, most: int | None = None) -> None:
-        """Write a hot start; of the `most` contexts that say most."""
+    contexts: ClassVar[range]
+    hot_start: str | None
+
+    @property
+    def capacity(self) -> int:
+        """How many contexts there is room for, beside those that come while text is written."""
         ...
 
 
@@ -50,14 +57,10 @@ class Writing:
             raise UsageError("a hot start is learned from at least one token")
 
 
-def strategies() -> list[str]:
+def strategies() -> dict[str, Warmed]:
     """Those of `auto` that a hot start helps."""
-    return [name for name in drafting.automatic() if _learns(name)]
-
-
-def _learns(name: str) -> bool:
-    part = drafting.choose(name).parts[0]
-    return any(each.name == "hot_start" for each in fields(part.strategy))  # type: ignore[arg-type]
+    parts = [(name, drafting.choose(name).parts[0].strategy) for name in drafting.automatic()]
+    return {name: strategy for name, strategy in parts if isinstance(strategy, Warmed)}
 
 
 def learn(
@@ -71,8 +74,8 @@ def learn(
     """Let a model continue texts (ids; none: from nothing) and write a hot start per strategy.
 
     A model with an encoder reads them, and writes what it makes of them. Returns the files by
-    strategy. `most` says how many contexts to keep of a strategy (default: all), `progress` is told
-    the share that is done.
+    strategy. `most` says how many contexts to keep of a strategy (default: as many as there is room
+    for), `progress` is told the share that is done.
 
     Raises:
         InputError: a text is empty or too long, or there is none for an encoder to read.
@@ -82,33 +85,29 @@ def learn(
     writing = writing or Writing()
     architecture = setup.bundle.manifest.architecture
     _check(architecture, texts)
-    session = setup.engine.session()
-    names = strategies()
-    # Larger tables than in use: what is seldom must not push out what is frequent.
-    chosen = drafting.choose("+".join(names), {f"{name}.sets": _SETS for name in names})
-    # Without the bundle's files: what is learned here begins with nothing.
-    host = Scratch(setup.engine, session, architecture, Files(setup.files.open_engine))
-    drafters = [each for each, _ in chosen.open(host)]
-    follower, topk = Follower(session, setup.engine.capabilities), chosen.needs(host).topk
-    left = writing.tokens
+    warmed = strategies()
+    follower = Follower(setup.engine.session(), setup.engine.capabilities)
+    lengths = [length for each in warmed.values() for length in each.contexts]
+    written = Written(range(min(lengths), max(lengths) + 1))
+    left, width = writing.tokens, min(_tree.WIDTH, architecture.vocab)
     for text, sampling in _plan(architecture, texts, writing):
-        stop = frozenset(architecture.tokens.eos)
-        how = sampling, stop, topk, min(left, writing.length)
         begin = text
         if architecture.encoder is not None:
             follower.hear(Source(tuple(text)))
             begin = [architecture.tokens.decoder_start or 0]
-        for _ in _write(follower, drafters, begin, how):
-            left -= 1
-            progress(1 - left / writing.tokens)
+        how = sampling, frozenset(architecture.tokens.eos), min(left, writing.length), width
+        left -= _write(follower, written, begin, how)
+        progress(1 - left / writing.tokens)
         if left <= 0:
             break
     if left == writing.tokens:
         raise InputError("the model wrote nothing: it ends every one of these texts at once")
-    files = {part.name: folder / f"{part.name}.safetensors" for part in chosen.parts}
-    for drafter, (name, path) in zip(drafters, files.items(), strict=True):
-        assert isinstance(drafter, Learner)
-        drafter.save(path, (most or {}).get(name))
+    files = {}
+    for name, strategy in warmed.items():
+        files[name] = folder / f"{name}.safetensors"
+        room = (most or {}).get(name, strategy.capacity)
+        found = written.contexts(strategy.contexts, room)
+        hot_start.write(files[name], found, architecture.vocab)
     return files
 
 
@@ -140,32 +139,30 @@ def _plan(
 
 def _write(
     follower: Follower,
-    drafters: Sequence[Drafter],
+    written: Written,
     prompt: Sequence[int],
     how: tuple[Sampling, frozenset[int], int, int],
-) -> Iterator[int]:
-    """Plain decoding of one text, told to every drafter token by token."""
-    sampling, stop, topk, length = how
+) -> int:
+    """Plain decoding of one text, and what was likely in it; returns how many tokens it has."""
+    sampling, stop, length, width = how
     tokens = list(prompt)
     follower.reset()
-    for drafter in drafters:
-        drafter.reset()
     sampler = Sampler.build(sampling)
+    likely: list[tuple[Ints, Floats]] = []
     for index in range(length):
         try:
             result, row = follower.follow(tokens)
         except InputError:
-            return  # the context is full
-        token = sampler.draw((), result.logits(row), index)
-        context = Context(tokens, len(prompt), sampling.seed, sampling.temperature)
-        outcome = Outcome(draft.empty(), context, (), (token,), topk=result.topk(topk))
-        for drafter in drafters:
-            drafter.propose(context, 1)
-            drafter.observe(outcome)
-        if token in stop:
-            return
-        tokens.append(token)
-        yield token
+            break  # the context is full
+        ids, values = result.topk(width)
+        likely.append((ids[-1], values[-1]))
+        tokens.append(sampler.draw((), result.logits(row), index))
+        if tokens[-1] in stop:
+            break
+    if likely:
+        ids, values = map(np.array, zip(*likely, strict=True))
+        written.add(tokens, ids, values)
+    return len(likely) - (tokens[-1] in stop)
 
 
-__all__ = ["Learner", "Writing", "learn", "strategies"]
+__all__ = ["Warmed", "Writing", "learn", "strategies"]

@@ -4,6 +4,7 @@
     Successors    what followed one, two or three tokens              successors.py  successors.c
     Planner       proposals merged, calibrated, cut to what pays      planner.py     planner.c
     follow, draw  the accepted path; the Gumbel draw                  walk.py        noise.c
+    lay           the rows of a step                                  walk.py        binding.c
 
 The Python files say what each piece means; the C files in `csrc/` do the same, faster (copies.c is
 the second half of suffixes.py). Tests hold the two together.
@@ -19,19 +20,19 @@ if TYPE_CHECKING:
     from .planner import Planner
     from .successors import Successors
     from .suffixes import Suffixes
-    from .walk import draw, follow
+    from .walk import draw, follow, lay
 
     COMPILED: bool
 else:
     try:
-        from ._fast import Planner, Successors, Suffixes, draw, follow
+        from ._fast import Planner, Successors, Suffixes, draw, follow, lay
 
         COMPILED = True
     except ImportError:
         from .planner import Planner
         from .successors import Successors
         from .suffixes import Suffixes
-        from .walk import draw, follow
+        from .walk import draw, follow, lay
 
         COMPILED = False
 
@@ -45,4 +46,5 @@ __all__ = [
     "Suffixes",
     "draw",
     "follow",
+    "lay",
 ]

@@ -93,6 +93,9 @@ class Planner:
         """Tokens per second of late."""
         return self._tokens / self._seconds
 
+    def forget(self) -> None:
+        """Let go of drafts that were given of late: those of drafters that are gone."""
+
     def pace(self, tokens: float, seconds: float) -> None:
         """A turn gave so many tokens in so much time."""
         self._tokens = MEMORY * self._tokens + (1 - MEMORY) * tokens

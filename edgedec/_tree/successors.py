@@ -1,4 +1,4 @@
-"""What followed one, two or three tokens of context, and trees grown from it best first.
+"""What followed one to four tokens of context, and trees grown from it best first.
 
 One table serves several drafters: Token Recycling (2408.08696) writes the model's own top-k, the
 tri-gram drafter (2407.12021) counts what was seen. The twin of `csrc/successors.c`.
@@ -13,6 +13,7 @@ import numpy as np
 
 from edgedec.gumbel import gumbel
 
+from .keys import SEEN, context_key
 from .sizes import MAX_NODES, WIDTH
 
 if TYPE_CHECKING:
@@ -21,29 +22,20 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
     Ints = NDArray[np.int32]
 
-WAYS, MAX_ORDER = 4, 3
-TRUST = np.array([0.6, 0.8, 0.9], np.float32)
-"""How far a guess from one, two, three tokens of context is trusted before it was ever checked."""
+WAYS, MAX_ORDER = 4, 4
+TRUST = np.array([0.6, 0.8, 0.9, 0.9], np.float32)
+"""How far a guess from one, two, ... tokens of context is trusted before it was ever checked."""
 SHARPNESS = 0.7
 """Where noise is known, the guess of a rough distribution is made a little less sure of itself."""
 HEAVIEST = np.float32(1e30)
 """Heavier than any share or count. What a damaged table may hold besides, sums must stay finite."""
-_WORD, _GOLDEN = (1 << 64) - 1, 0x9E3779B97F4A7C15
-
-
-def context_key(newest: list[int], order: int) -> int:
-    """The table's key of the last `order` tokens of `newest`."""
-    key = order
-    for token in newest[: -order - 1 : -1]:
-        key = ((key ^ ((token & 0xFFFFFFFF) + 1)) * _GOLDEN) & _WORD
-        key ^= key >> 32
-    return key | 1
 
 
 class Successors:
     """Contexts of `first` to `last` tokens in `sets` sets of 4, each with up to 8 successors.
 
-    A full set forgets the context that was written longest ago. `sets` is a power of two.
+    A full set forgets the context that was written longest ago. `sets` is a power of two. What is
+    likely behind longer contexts, which seldom come again, is known only as far as it was loaded.
     """
 
     def __init__(self, first: int, last: int, sets: int = 4096) -> None:
@@ -54,9 +46,9 @@ class Successors:
                 "and a power of two of sets"
             )
         self._first, self._last, self._sets, self._clock = first, last, sets, 0
+        self._longest, self._counted = last, False
         self._keys = np.zeros(sets * WAYS, np.uint64)
         self._stamps = np.zeros(sets * WAYS, np.uint32)
-        self._writes = np.zeros(sets * WAYS, np.uint32)
         self._ids = np.zeros((sets * WAYS, WIDTH), np.int32)
         self._weights = np.zeros((sets * WAYS, WIDTH), np.float32)
 
@@ -107,7 +99,8 @@ class Successors:
         for place in range(max(start, 1), len(tokens)):
             before = tokens[max(0, place - MAX_ORDER) : place]
             for order in range(self._first, min(self._last, len(before)) + 1):
-                at = self._entry(context_key(before, order))
+                at = self._entry(context_key(before, order, SEEN))
+                self._counted = True
                 self._add(at, tokens[place], np.float32(1))
 
     def _mix(self, key: int, ids: Ints, shares: Floats, rate: float) -> None:
@@ -144,10 +137,9 @@ class Successors:
         if found is None:
             first = (key >> 8 & (self._sets - 1)) * WAYS
             found = first + int(self._stamps[first : first + WAYS].argmin())
-            self._keys[found], self._writes[found] = key, 0
+            self._keys[found] = key
             self._ids[found], self._weights[found] = -1, 0
         self._stamps[found] = self._clock
-        self._writes[found] += 1
         return found
 
     # --- reading ---------------------------------------------------------------------------------
@@ -199,15 +191,25 @@ class Successors:
     def _shares(
         self, path: list[int], where: tuple[int, int, float]
     ) -> list[tuple[int, float, int]]:
-        """(token, probability, rank) of each successor of the longest context that is known."""
-        for order in range(min(self._last, len(path)), self._first - 1, -1):
-            at = self._find(context_key(path, order))
-            if at is not None:
+        """(token, probability, rank) of each successor: what is likely and what was seen are added
+        up, each behind the longest context that is known."""
+        found: dict[int, float] = {}
+        longest = 1
+        for kind, most in ((0, self._longest), (SEEN, self._last if self._counted else 0)):
+            for order in range(min(most, len(path)), self._first - 1, -1):
+                at = self._find(context_key(path, order, kind))
+                if at is None:
+                    continue
+                longest = max(longest, order)
+                used = int(((self._ids[at] >= 0) & (self._weights[at] > 0)).sum())
+                ids, said = self._ids[at, :used].tolist(), self._weights[at, :used].tolist()
+                for token, weight in zip(ids, said, strict=True):
+                    found[token] = found.get(token, 0.0) + weight
                 break
-        else:
+        if not found:
             return []
-        used = int(((self._ids[at] >= 0) & (self._weights[at] > 0)).sum())
-        ids, weights = self._ids[at, :used], self._weights[at, :used].astype(np.float64)
+        ids, used = np.array(list(found), np.int32), len(found)
+        weights = np.array(list(found.values()))
         seed, index, temperature = where
         total = weights.sum()
         if not temperature > 0:
@@ -221,21 +223,22 @@ class Successors:
         order_of = np.argsort(-shares, kind="stable")
         ranks = np.empty(used, int)
         ranks[order_of] = np.arange(used)
-        trusted = shares.astype(np.float32) * TRUST[order - 1]
+        trusted = shares.astype(np.float32) * TRUST[longest - 1]
         return list(zip(ids.tolist(), trusted.tolist(), ranks.tolist(), strict=True))
 
     # --- on disk ---------------------------------------------------------------------------------
 
-    def dump(self) -> tuple[bytes, bytes, bytes, bytes]:
-        """Of all contexts: keys [n] (uint64), ids [n, 8] (int32), weights [n, 8] (float32), and how
-        often each was written [n] (uint32)."""
+    def dump(self) -> tuple[bytes, bytes, bytes]:
+        """Of all contexts: keys [n] (uint64), ids [n, 8] (int32) and weights [n, 8] (float32)."""
         used = np.flatnonzero(self._keys)
-        parts = self._keys, self._ids, self._weights, self._writes
-        keys, ids, weights, writes = (part[used].tobytes() for part in parts)
-        return keys, ids, weights, writes
+        keys, ids, weights = self._keys[used], self._ids[used], self._weights[used]
+        return keys.tobytes(), ids.tobytes(), weights.tobytes()
 
-    def load(self, keys: bytes, ids: bytes, weights: bytes) -> None:
-        """Take over keys, ids and weights that `dump` gave; known contexts are overwritten."""
+    def load(self, keys: bytes, ids: bytes, weights: bytes, longest: int = 0) -> None:
+        """Take over keys, ids and weights that `dump` gave; known contexts are overwritten.
+
+        Some may be as long as `longest` tokens.
+        """
         count, odd = divmod(len(keys), 8)
         if odd or len(ids) != 4 * WIDTH * count or len(weights) != len(ids):
             raise ValueError("load: the arrays do not fit together")
@@ -244,3 +247,4 @@ class Successors:
         for key, line, share in zip(np.frombuffer(keys, np.uint64), lines, shares, strict=True):
             if int(key) & 1:
                 self._mix(int(key), line, share, 1.0)
+        self._longest = max(self._longest, min(longest, MAX_ORDER))

@@ -41,6 +41,25 @@ def follow(
     return tuple(path), tuple(said)
 
 
+def lay(
+    chain: list[int], tokens: Ints, parents: Ints, first: int, row_tokens: Ints, row_parents: Ints
+) -> int:
+    """Write the rows of a chain below the trunk with a tree [n] below its end: token and parent of
+    each, the first one's handle being `first`. Returns how many there are.
+
+    Raises:
+        ValueError: the arrays do not fit together.
+    """
+    links, count = len(chain), len(chain) + len(tokens)
+    fits = len(parents) == len(tokens) <= MAX_NODES
+    if not fits or not links or first < 0 or count > min(len(row_tokens), len(row_parents)):
+        raise ValueError("lay: chain, tree and rows do not fit together")
+    row_tokens[:links], row_tokens[links:count] = chain, tokens
+    row_parents[0], row_parents[1:links] = -1, np.arange(first, first + links - 1)
+    row_parents[links:count] = parents + np.int32(first + links)
+    return count
+
+
 def draw(logits: Floats, temperature: float, seed: int, index: int) -> int:
     """argmax of logits [V] / temperature + noise; -1 where the logits hold no number to choose by.
 

@@ -10,7 +10,6 @@ start from a file replaces the cold one; a bundle may bring one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from edgedec import _tree, draft, hot_start
@@ -26,6 +25,7 @@ class TokenRecycling:
     """
 
     automatic: ClassVar[bool] = True
+    contexts: ClassVar[range] = range(1, 3)
 
     nodes: int = 24
     width: int = 8
@@ -36,11 +36,16 @@ class TokenRecycling:
 
     def __post_init__(self) -> None:
         draft.check_options(
-            self, nodes=(1, _tree.MAX_NODES), width=(1, 8), order=(1, 3), rate=(0.01, 1.0),
+            self, nodes=(1, _tree.MAX_NODES), width=(1, 8), order=(1, 4), rate=(0.01, 1.0),
             sets=(1, 1 << 16),
         )  # fmt: skip
         draft.check_power(self, "sets")
         draft.check_file(self, "hot_start")
+
+    @property
+    def capacity(self) -> int:
+        """Of the contexts in a hot start: a quarter of the room is left to what comes later."""
+        return 3 * self.sets
 
     @property
     def lossy(self) -> bool:
@@ -55,14 +60,14 @@ class TokenRecycling:
         """Begin with what the hot start holds, or with nothing."""
         table = _tree.Successors(1, self.order, self.sets)
         hot_start.warm(table, self.hot_start, host, "token_recycling")
-        return Recycler(self, table, host.architecture.vocab)
+        return Recycler(self, table)
 
 
 class Recycler:
     """The table of a model; it outlives a conversation, since it is about the model."""
 
-    def __init__(self, options: TokenRecycling, table: _tree.Successors, vocab: int) -> None:
-        self._options, self._table, self._vocab = options, table, vocab
+    def __init__(self, options: TokenRecycling, table: _tree.Successors) -> None:
+        self._options, self._table = options, table
         self._sheet = draft.Sheet(options.nodes)
 
     def propose(self, context: Context, budget: int) -> Draft:
@@ -85,7 +90,3 @@ class Recycler:
 
     def reset(self) -> None:
         """What was learned is about the model, not about the conversation."""
-
-    def save(self, path: Path, most: int | None = None) -> None:
-        """Write a hot start."""
-        hot_start.write(path, self._table, self._vocab, most)

@@ -1,14 +1,14 @@
 """Trees from counts of what followed two tokens: the tri-gram drafter of ADED (2407.12021).
 
 The paper takes its counts from a corpus and from the model's own output, and builds a draft by
-Monte Carlo tree search. Ours counts prompt and output (a hot start stands for the corpus) and
-takes the likeliest nodes best first, which is what the search approaches, at no cost.
+Monte Carlo tree search. Ours counts prompt and output and takes the likeliest nodes best first,
+which is what the search approaches, at no cost. A hot start stands for the corpus: what the model
+itself found likely, behind up to four tokens.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from edgedec import _tree, draft, hot_start
@@ -22,15 +22,21 @@ class Trigram:
     of tokens each)."""
 
     automatic: ClassVar[bool] = True
+    contexts: ClassVar[range] = range(2, 5)
 
     nodes: int = 12
-    sets: int = 4096
+    sets: int = 8192
     hot_start: str | None = None
 
     def __post_init__(self) -> None:
         draft.check_options(self, nodes=(1, _tree.MAX_NODES), sets=(1, 1 << 16))
         draft.check_power(self, "sets")
         draft.check_file(self, "hot_start")
+
+    @property
+    def capacity(self) -> int:
+        """Of the contexts in a hot start: a quarter of the room is left to what comes later."""
+        return 3 * self.sets
 
     @property
     def lossy(self) -> bool:
@@ -45,14 +51,14 @@ class Trigram:
         """Begin with what the hot start holds, or with nothing."""
         table = _tree.Successors(2, 2, self.sets)
         hot_start.warm(table, self.hot_start, host, "trigram")
-        return Counts(self, table, host.architecture.vocab)
+        return Counts(self, table)
 
 
 class Counts:
     """What followed which two tokens, and how far the text has been counted."""
 
-    def __init__(self, options: Trigram, table: _tree.Successors, vocab: int) -> None:
-        self._options, self._table, self._vocab = options, table, vocab
+    def __init__(self, options: Trigram, table: _tree.Successors) -> None:
+        self._options, self._table = options, table
         self._counted = 0
         self._sheet = draft.Sheet(options.nodes)
 
@@ -69,7 +75,3 @@ class Counts:
     def reset(self) -> None:
         """The counts stay; the next text is counted from its beginning."""
         self._counted = 0
-
-    def save(self, path: Path, most: int | None = None) -> None:
-        """Write a hot start."""
-        hot_start.write(path, self._table, self._vocab, most)

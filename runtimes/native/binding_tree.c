@@ -65,7 +65,20 @@ static int describe(EdPythonTree *tree, const Py_buffer *tokens, const Py_buffer
     return 1;
 }
 
-enum { V_TOKENS, V_PARENTS, V_LEARNED, V_RANGES, V_LAYERS, V_HIDDEN, BUFFERS };
+/* Whether an object lends 32-bit numbers that follow each other. */
+static int lends(PyObject *array, Py_buffer *view)
+{
+    if (PyObject_GetBuffer(array, view, PyBUF_SIMPLE)) {
+        PyErr_Clear();
+        return 0;
+    }
+    if (view->itemsize == 4)
+        return 1;
+    PyBuffer_Release(view);
+    return 0;
+}
+
+enum { V_LEARNED, V_RANGES, V_LAYERS, V_HIDDEN, V_PARSED, V_TOKENS = V_PARSED, V_PARENTS, BUFFERS };
 
 PyObject *ed_python_tree_step(Session *self, PyObject *args)
 {
@@ -73,12 +86,16 @@ PyObject *ed_python_tree_step(Session *self, PyObject *args)
     int trunk, position, most, ids, rows, chain, status = 0, ran = 0;
     size_t width = (size_t)ed_model_dim(self->model->model) * sizeof(float);
     char error[ED_ERROR_SIZE];
-    Py_buffer v[BUFFERS];
+    Py_buffer v[BUFFERS] = {0};
+    PyObject *tokens, *parents;
     EdStep step;
-    if (!PyArg_ParseTuple(args, "iiiiy*y*z*y*y*w*", &trunk, &position, &most, &ids, &v[0], &v[1],
-                          &v[2], &v[3], &v[4], &v[5]))
+    if (!PyArg_ParseTuple(args, "iiiiOOz*y*y*w*", &trunk, &position, &most, &ids, &tokens, &parents,
+                          &v[0], &v[1], &v[2], &v[3]))
         return NULL;
-    rows = (int)(v[V_TOKENS].len / 4);
+    /* Of others nothing follows here: the call for any step makes something of them. */
+    rows = lends(tokens, &v[V_TOKENS]) && lends(parents, &v[V_PARENTS])
+               ? (int)(v[V_TOKENS].len / 4)
+               : 0;
     if (rows > 0 && v[V_PARENTS].len == v[V_TOKENS].len && rows <= ed_session_capacity(self->session) &&
         (size_t)v[V_HIDDEN].len >= (size_t)(v[V_LAYERS].len / 4) * (size_t)rows * width &&
         !ed_python_begin(self)) {

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 class NativeResult(StepRows):
-    """`latest` says whether no step came since."""
+    """`latest` says whether no step came since. `bests` are arrays for the likeliest tokens, by the
+    number of rows, which one step after another writes to."""
 
     def __init__(
         self,
@@ -26,16 +27,20 @@ class NativeResult(StepRows):
         chosen: tuple[int, ...] | None,
         vocab: int,
         hidden: Mapping[int, Floats],
+        bests: dict[int, Ints],
     ) -> None:
         super().__init__(handles, chosen, hidden)
-        self._engine, self._vocab = engine, vocab
+        self._engine, self._vocab, self._bests = engine, vocab, bests
         self.latest = True
         self._best: Ints | None = None
 
     def argmax(self) -> Ints:
         """The most likely token of each row [n]; -1 where no logits were wanted."""
         if self._best is None:
-            self._best = np.empty(self._lines(), np.int32)
+            count = self._lines()
+            if count not in self._bests:
+                self._bests[count] = np.empty(count, np.int32)
+            self._best = self._bests[count]
             self._engine.argmax(self._best)
         return self.by_row(self._best)
 

@@ -38,6 +38,7 @@ SPARE = 4096
 _ANY = Want()
 _NONE = np.zeros(0, np.int32)
 _NO_STATES = np.empty((0, 0, 0), np.float32)
+_NOT_SHOWN: dict[int, Floats] = {}
 _COUNT = np.arange(1024, dtype=np.int32)
 """0, 1, 2, ...: handles and lines of most steps are pieces of it."""
 
@@ -75,6 +76,7 @@ class NativeSession:
         tree = RowTree(self._model.layers, self._model.limits.context, SPARE, compact=True)
         self._whole = np.array([[0, self._model.layers]], np.int32)
         self._heard = _state.Heard()
+        self._bests: dict[int, Ints] = {}
         self._adopt(tree)
 
     def _adopt(self, tree: RowTree) -> None:
@@ -155,8 +157,8 @@ class NativeSession:
                 tree.end + 1,
                 self._context,
                 learned.ids,
-                np.ascontiguousarray(rows.tokens, np.int32),
-                np.ascontiguousarray(rows.parents, np.int32),
+                rows.tokens,
+                rows.parents,
                 learned.vectors if len(learned.vectors) else None,
                 self._whole,
                 np.array(hidden, np.int32) if hidden else _NONE,
@@ -167,7 +169,8 @@ class NativeSession:
         if not run:
             return None
         self._grown = count
-        return self._result(range(count), None, dict(zip(hidden, states, strict=True)))
+        by_layer = dict(zip(hidden, states, strict=True)) if hidden else _NOT_SHOWN
+        return self._result(range(count), None, by_layer)
 
     def _plan(
         self, count: int, layers: Layers | None, want: Want
@@ -276,7 +279,9 @@ class NativeSession:
     ) -> NativeResult:
         if self._latest is not None:
             self._latest.latest = False
-        self._latest = NativeResult(self._session, handles, chosen, self._vocab, hidden)
+        self._latest = NativeResult(
+            self._session, handles, chosen, self._vocab, hidden, self._bests
+        )
         return self._latest
 
     # --- what stays ------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from edgedec.bundle import add_strategies, open_bundle
 from edgedec.devices import EngineOptions
 from edgedec.errors import EdgedecError, StateError, UnsupportedError, UsageError
 from edgedec.generation import Chunk
+from edgedec.written import Contexts
 
 PROMPT = "One day, Lily and Ben went to the"
 
@@ -162,9 +163,9 @@ def test_a_hot_start_is_learned_used_and_goes_into_a_bundle(
 
 
 def _empty(folder: Path, vocab: int) -> Path:
-    table = _tree.Successors(1, 2, 4)
-    table.count([vocab - 1, vocab - 1, vocab - 1], 0)
-    hot_start.write(folder / "cold", table, vocab)
+    ids, shares = np.full((1, _tree.WIDTH), vocab - 1, np.int32), np.eye(1, _tree.WIDTH)
+    contexts = Contexts(np.ones(1, np.uint64), ids, shares.astype(np.float32), 1)
+    hot_start.write(folder / "cold", contexts, vocab)
     return folder / "cold"
 
 

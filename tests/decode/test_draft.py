@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from edgedec import draft
+from edgedec import _tree, draft
+from edgedec._tree import walk
 from edgedec.contracts import Draft
 
 
@@ -52,6 +55,23 @@ def test_rows_hang_the_tree_below_the_chain() -> None:
 def test_rows_after_scratch_rows_count_on() -> None:
     rows = draft.rows([5, 6], draft.cut(tree(), 2, 2), None, first=3)
     assert rows.parents.tolist() == [-1, 3, 4, 5]
+
+
+@pytest.mark.parametrize("room", [2, 9, 40])
+@pytest.mark.parametrize("lay", [_tree.lay, walk.lay], ids=["chosen", "python"])
+def test_rows_are_the_same_whoever_writes_them(
+    room: int, lay: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_tree, "lay", lay)
+    lines = draft.Lines(room)
+    for widths, riders, first in (((), False, 0), ((16,), False, 0), ((), True, 2), ((), False, 5)):
+        for chain in ([5], [5, 6, 7]):
+            for nodes in range(8):
+                given = draft.cut(tree(riders=riders), nodes, 9), widths, first
+                want, got = draft.rows(chain, *given), lines.rows(chain, *given)
+                assert got.tokens.tolist() == want.tokens.tolist()
+                assert got.parents.tolist() == want.parents.tolist()
+                assert got.tokens.dtype == got.parents.dtype == np.int32
 
 
 @pytest.mark.parametrize(("widths", "count"), [((1, 4, 16), 4), ((8,), 8), ((3,), 3)])

@@ -222,6 +222,8 @@ def call(what: Any, arguments: list[Any]) -> Any:
         result = what(*arguments)
     except REFUSED:
         result = None
+    if isinstance(getattr(what, "__self__", None), FAST.Planner):
+        what.__self__.forget()  # where drafts lie is remembered
     assert shrinks or [sys.getrefcount(each) for each in found] == before
     for each in found:
         if isinstance(each, array.array):
@@ -260,6 +262,8 @@ def wrong_functions(data: st.DataObject) -> None:
     logits, seeds = data.draw(REALS), [data.draw(NUMBERS), data.draw(NUMBERS)]
     token = call(FAST.draw, [logits, data.draw(FLOATS), *seeds])
     assert token is None or -1 <= token < max(1, memoryview(logits).nbytes // 4)
+    rows = call(FAST.lay, [data.draw(each) for each in (TOKENS, INTS, INTS, NUMBERS, INTS, INTS)])
+    assert rows is None or rows > 0
     path = call(FAST.follow, [data.draw(each) for each in (INTS, INTS, MANY, NUMBERS)])
     assert path is None or list(path[0]) == sorted(path[0])
 
@@ -338,6 +342,8 @@ RIGHT: dict[str, Callable[[], tuple[Any, list[Any]]]] = {
     "credit": lambda: (planner().learn, [[1, 2, 3, 0], 3, np.zeros(4, np.float32)]),
     "pace": lambda: (planner().pace, [1.0, 1e-3]),
     "draw": lambda: (FAST.draw, [np.ones(70, np.float32), 0.7, 1, 2]),
+    "lay": lambda: (FAST.lay, [[*TEXT], IDS[0, :4].copy(), np.array([-1, 0, 1, 1], np.int32), 2,
+                               *(np.zeros(60, np.int32) for _ in range(2))]),
     "follow": lambda: (FAST.follow, [IDS[0, :4].copy(), np.array([-1, 0, 1, 1], np.int32),
                                      np.ones(7, np.int32), 1]),
 }  # fmt: skip

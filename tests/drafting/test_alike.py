@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ from .both import FAST, arrays, same, tree
 
 TWIN = SimpleNamespace(
     Suffixes=suffixes.Suffixes, Successors=successors.Successors, Planner=planner.Planner,
-    draw=walk.draw, follow=walk.follow,
+    draw=walk.draw, follow=walk.follow, lay=walk.lay,
 )  # fmt: skip
 KINDS: list[Any] = [TWIN, *([FAST] if FAST else [])]
 each = pytest.mark.parametrize("kind", KINDS, ids=["python", "c"][: len(KINDS)])
@@ -135,6 +136,25 @@ def test_the_worthiest_of_many_riders_are_found() -> None:
 
 
 @each
+def test_a_draft_that_is_given_again_says_what_it_says_now(kind: Any) -> None:
+    """Drafters write to the same arrays in every turn; where they lie may be remembered."""
+    plan, given, out = kind.Planner(2, 1e-3), tree([3], [-1], [0.9]), arrays(8)
+    for token in (3, 4, 5):
+        given.tokens[0] = token
+        assert plan.plan([given, None], 1, 8, 8, 9, TIMES, NONE, *out) == (1, 1)
+        assert out[0][0] == token
+        # Others come and go between, more than are remembered.
+        for other in range(300):
+            plan.plan([tree([other % 9], [-1], [0.9]), given], 1, 8, 8, 9, TIMES, NONE, *out)
+            assert sorted(out[0][: 1 + (other % 9 != token)].tolist()) == sorted({other % 9, token})
+    given.tokens[0] = 9
+    with pytest.raises(ValueError, match="no tree"):
+        plan.plan([given, None], 1, 8, 8, 9, TIMES, NONE, *out)
+    plan.forget()
+    assert sys.getrefcount(given) == 2
+
+
+@each
 def test_draws_that_cannot_be(kind: Any) -> None:
     assert kind.draw(np.zeros(0, np.float32), 0.7, 1, 2) == -1
     logits = np.array([1.0, -np.inf, 3.0], np.float32)
@@ -143,6 +163,17 @@ def test_draws_that_cannot_be(kind: Any) -> None:
     many = np.zeros(600, np.int32)
     with pytest.raises(ValueError, match="fit together"):
         kind.follow(many, many - 1, np.zeros(700, np.int32), 0)
+
+
+@each
+def test_rows_that_do_not_fit(kind: Any) -> None:
+    one, two, room = np.zeros(1, np.int32), np.zeros(2, np.int32), np.zeros(4, np.int32)
+    for chain, tokens, parents, first, place in (
+        ([], one, one, 0, room), ([1], one, two, 0, room), ([1], one, one, -1, room),
+        ([1, 2, 3], two, two, 0, room), ([1], one, one, 0, one),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="fit together"):
+            kind.lay(chain, tokens, parents, first, room, place)
 
 
 def test_large_logits_lose_no_noise() -> None:

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from edgedec import _tree, hot_start
 from edgedec.errors import StateError, WriteError
+from edgedec.written import Contexts
 
 from .both import arrays
 
@@ -17,7 +18,8 @@ VOCAB = 50
 NONE = np.zeros(0, np.int32)
 
 
-def learned() -> _tree.Successors:
+def learned() -> tuple[_tree.Successors, Contexts]:
+    """A table, and what a hot start holds of it."""
     table = _tree.Successors(1, 2, 64)
     random = np.random.default_rng(0)
     text = [1]
@@ -26,13 +28,20 @@ def learned() -> _tree.Successors:
         values = -np.sort(-random.normal(0, 2, (1, 8)).astype(np.float32))
         table.learn(text, NONE, NONE, ids, values, 1.0)
         text.append(int(random.integers(0, VOCAB)))
-    return table
+    keys, ids, weights = table.dump()
+    shape = (-1, _tree.WIDTH)
+    return table, Contexts(
+        np.frombuffer(keys, np.uint64),
+        np.frombuffer(ids, np.int32).reshape(shape),
+        np.frombuffer(weights, np.float32).reshape(shape),
+        2,
+    )
 
 
 def test_what_is_read_guesses_as_what_was_written(tmp_path: Path) -> None:
-    table = learned()
+    table, contexts = learned()
     path = tmp_path / "deep" / "hot.safetensors"
-    hot_start.write(path, table, VOCAB)
+    hot_start.write(path, contexts, VOCAB)
     again = _tree.Successors(1, 2, 64)
     hot_start.read(path, again, VOCAB)
     assert len(again) == len(table)
@@ -48,21 +57,9 @@ def test_what_is_read_guesses_as_what_was_written(tmp_path: Path) -> None:
     assert [each.name for each in path.parent.iterdir()] == ["hot.safetensors"]
 
 
-def test_only_the_contexts_written_most_often_are_kept(tmp_path: Path) -> None:
-    table = _tree.Successors(2, 2, 64)
-    table.count([1, 2, 3] * 5 + [7, 8, 9], 0)
-    hot_start.write(tmp_path / "hot", table, VOCAB, most=3)
-    again = _tree.Successors(2, 2, 64)
-    hot_start.read(tmp_path / "hot", again, VOCAB)
-    assert len(again) == 3
-    out = arrays(2)
-    assert again.grow([1, 2], 1, 1, 0.0, 0, 0, *out) == 1
-    assert out[0][0] == 3
-
-
 def damaged(path: Path, how: str) -> None:
     parts = load_file(path)
-    about = {"layout": "1", "vocab": str(VOCAB)}
+    about = {"layout": "2", "vocab": str(VOCAB)}
     if how == "id":
         parts["ids"][0, 0] = VOCAB
     elif how == "missing":
@@ -74,7 +71,9 @@ def damaged(path: Path, how: str) -> None:
     elif how == "vocabulary":
         about["vocab"] = "49"
     elif how == "layout":
-        about["layout"] = "2"
+        about["layout"] = "1"
+    elif how == "length":
+        about["longest"] = "many"
     elif how == "truncated":
         path.write_bytes(path.read_bytes()[:100])
         return
@@ -88,15 +87,15 @@ def damaged(path: Path, how: str) -> None:
     ("how", "message"),
     [
         ("id", "damaged"), ("missing", "damaged"), ("type", "damaged"), ("shape", "damaged"),
-        ("vocabulary", "for a vocabulary of 49"), ("layout", "layout 2"),
-        ("truncated", "cannot be read"), ("text", "cannot be read"),
+        ("vocabulary", "for a vocabulary of 49"), ("layout", "layout 1"),
+        ("length", "damaged"), ("truncated", "cannot be read"), ("text", "cannot be read"),
     ],
 )  # fmt: skip
 def test_a_damaged_file_is_refused_and_nothing_is_taken_over(
     tmp_path: Path, how: str, message: str
 ) -> None:
     path = tmp_path / "hot.safetensors"
-    hot_start.write(path, learned(), VOCAB)
+    hot_start.write(path, learned()[1], VOCAB)
     damaged(path, how)
     table = _tree.Successors(1, 2, 64)
     with pytest.raises(StateError, match=message):
@@ -112,7 +111,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(WriteError, match="cannot be written"):
-        hot_start.write(tmp_path / "file" / "hot", learned(), VOCAB)
+        hot_start.write(tmp_path / "file" / "hot", learned()[1], VOCAB)
 
 
 def test_a_huge_file_is_not_read(tmp_path: Path) -> None:

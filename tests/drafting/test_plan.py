@@ -11,7 +11,7 @@ from edgedec import asking, draft
 from edgedec.contracts import Context, Draft, Outcome
 from edgedec.costs import Costs
 from edgedec.errors import UsageError
-from edgedec.pace import WIDEST, Clockwork
+from edgedec.pace import WIDEST, Clockwork, Pace
 from edgedec.plan import Planner
 from edgedec.strategies.plain import Silent
 
@@ -239,6 +239,24 @@ def test_a_machine_that_was_slow_is_not_believed_to_be_so_for_long() -> None:
         plain = turn % 128 in (2, 3)
         clockwork.add(1 if plain else 4, 1e-3 if plain else 1.2e-3, plain)
     assert clockwork.plain < 1.2e-3
+
+
+def test_a_machine_that_is_slow_for_a_while_is_so_for_plain_steps_as_well() -> None:
+    """While text is drafted plain steps are seldom measured: single rows between others tell."""
+    clockwork, pace = Clockwork(STEP), Pace()
+    for turn in range(200):
+        clockwork.add(1, 0.8e-3 if turn % 4 > 1 else 1e-3, plain=turn % 4 > 0)
+        pace.spent(1e-5, clockwork, drafted=False)
+    assert clockwork.plain == pytest.approx(0.8e-3, rel=0.02)
+    for turn in range(60):
+        clockwork.add(1 if turn % 3 == 0 else 4, 1.5e-3 if turn % 3 == 0 else 2e-3, plain=False)
+    assert clockwork.plain == pytest.approx(1.2e-3, rel=0.05)
+    # So does what it takes the host, which was measured when it was not slow.
+    assert pace.host(clockwork, drafted=False) == pytest.approx(1.5e-5, rel=0.05)
+    pace.spent(4.5e-5, clockwork, drafted=True)
+    assert pace.host(clockwork, drafted=True) == pytest.approx(4.5e-5)
+    assert pace.worth(1.5, 1.35e-3, clockwork)
+    assert not pace.worth(1.5, 1.75e-3, clockwork)
 
 
 def test_a_plain_step_among_plain_ones_has_a_time_of_its_own() -> None:

@@ -210,7 +210,7 @@ static void check_growth(Dice *dice, const Successors *table, const int32_t *new
     for (int i = 0; i < count; i++) {
         int parent = out.parents[i];
         HOLD(parent >= -1 && parent < i && out.tokens[i] >= 0);
-        HOLD(out.score[i] >= 0 && out.score[i] < 1 && out.rank[i] >= 0 && out.rank[i] < WIDTH);
+        HOLD(out.score[i] >= 0 && out.score[i] < 1 && out.rank[i] >= 0 && out.rank[i] < 2 * WIDTH);
         depth[i] = parent < 0 ? 1 : depth[parent] + 1;
         path[i] = (parent < 0 ? 1 : path[parent]) * out.score[i];
         HOLD(depth[i] <= how.depth && (!i || path[i] <= path[i - 1]));
@@ -229,9 +229,9 @@ static void learn_contexts(Dice *dice)
             Successors table = {.sets = sets,
                                 .first = first,
                                 .last = last,
+                                .longest = range(dice, last, MAX_ORDER),
                                 .keys = calloc((size_t)ways, sizeof(uint64_t)),
                                 .stamps = calloc((size_t)ways, sizeof(uint32_t)),
-                                .writes = calloc((size_t)ways, sizeof(uint32_t)),
                                 .ids = calloc((size_t)(ways * WIDTH), sizeof(int32_t)),
                                 .weights = calloc((size_t)(ways * WIDTH), sizeof(float))};
             for (int turn = 0; turn < 1500; turn++) {
@@ -242,11 +242,12 @@ static void learn_contexts(Dice *dice)
                     text[i] = range(dice, 0, 3);
                 for (int i = 0; i < count; i++)
                     ids[i] = odd_token(dice), shares[i] = odd(dice);
-                for (int order = first; order <= last && order <= known; order++) {
-                    uint64_t key = successors_key(text + known - 1, order);
+                for (int order = first; order <= table.longest && order <= known; order++) {
+                    uint64_t key = successors_key(text + known - 1, order, 0);
+                    uint64_t seen = successors_key(text + known - 1, order, 1);
                     successors_mix(&table, key, ids, shares, count,
                                    one_in(dice, 3) ? (float)range(dice, 0, 1) : unit(dice));
-                    successors_count(&table, key, odd_token(dice));
+                    successors_count(&table, seen, odd_token(dice));
                 }
                 if (one_in(dice, 10))
                     check_growth(dice, &table, text + known - 1, known);
@@ -257,7 +258,6 @@ static void learn_contexts(Dice *dice)
             check_entries(&table);
             free(table.keys);
             free(table.stamps);
-            free(table.writes);
             free(table.ids);
             free(table.weights);
         }

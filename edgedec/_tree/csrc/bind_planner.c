@@ -1,9 +1,29 @@
 /* Planner as a Python type. */
 #include "binding.h"
 
+/* What a draft holds, taken out of its Python object. */
+typedef struct {
+    Py_buffer views[4];
+    int views_held;
+    int32_t *riders;
+    double *gains;
+} Held;
+
+/* Drafters give the same few objects again and again, with other numbers in their arrays. Of those
+ * that were given of late it is known where these lie, as long as they are held. */
+enum { OF_LATE = 128 };
+
+typedef struct {
+    PyObject *draft;
+    Proposal given;
+    Held held;
+} Known;
+
 typedef struct {
     PyObject_HEAD
     Planner planner;
+    Known *known; /* [OF_LATE], by address */
+    int planning; /* how many calls of `plan` are under way: a draft's own code may make one */
 } PlannerObject;
 
 static PyObject *planner_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -28,28 +48,12 @@ static PyObject *planner_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     planner->nodes[0].source = -1;
     planner->hits = calloc(CELLS, sizeof(float));
     planner->trials = calloc(CELLS, sizeof(float));
-    if (planner->hits && planner->trials)
+    self->known = calloc(OF_LATE, sizeof *self->known);
+    if (planner->hits && planner->trials && self->known)
         return (PyObject *)self;
     Py_DECREF(self);
     return PyErr_NoMemory();
 }
-
-static void planner_free(PlannerObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    free(self->planner.hits);
-    free(self->planner.trials);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-/* What a draft holds, taken out of its Python object. */
-typedef struct {
-    Py_buffer views[4];
-    int views_held;
-    int32_t *riders;
-    double *gains;
-} Held;
 
 static void give_back(Held *held, int count)
 {
@@ -58,6 +62,27 @@ static void give_back(Held *held, int count)
         free(held[i].riders);
         free(held[i].gains);
     }
+}
+
+static void forget(Known *known)
+{
+    PyObject *draft = known->draft;
+    Held held = known->held;
+    *known = (Known){0};
+    give_back(&held, 1);
+    Py_XDECREF(draft);
+}
+
+static void planner_free(PlannerObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    for (int i = 0; self->known && i < OF_LATE; i++)
+        forget(&self->known[i]);
+    free(self->known);
+    free(self->planner.hits);
+    free(self->planner.trials);
+    type->tp_free(self);
+    Py_DECREF(type);
 }
 
 static int take_array(PyObject *draft, const char *name, Held *held, int count)
@@ -162,6 +187,35 @@ static int take_draft(PyObject *draft, Held *held, Proposal *out)
     return take_riders(draft, held, out);
 }
 
+static int is_given(PyObject *drafts, const PyObject *draft)
+{
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(drafts); i++)
+        if (PyTuple_GET_ITEM(drafts, i) == draft)
+            return 1;
+    return 0;
+}
+
+/* Draft number i. One without riders, whose lists may change, is remembered, unless its place is
+ * taken by another of the same turn. */
+static int take_known(PlannerObject *self, PyObject *drafts, int i, Held *held, Proposal *out)
+{
+    PyObject *draft = PyTuple_GET_ITEM(drafts, i);
+    Known *known = &self->known[(uintptr_t)draft / 16 % OF_LATE];
+    if (draft == Py_None)
+        return 0;
+    if (known->draft != draft) {
+        if (take_draft(draft, held, out))
+            return -1;
+        if (held->riders || self->planning > 1 || is_given(drafts, known->draft))
+            return 0;
+        forget(known);
+        *known = (Known){Py_NewRef(draft), *out, *held};
+        *held = (Held){0};
+    }
+    *out = known->given;
+    return 0;
+}
+
 /* The ordered nodes as arrays: tokens, parents, the probability given the parent, ranks. */
 static void write_out(const Planner *planner, int count, const Py_buffer *v)
 {
@@ -201,8 +255,9 @@ static PyObject *planner_plan(PlannerObject *self, PyObject *args)
     if (!bad && (sources != planner->sources || limits.times_count < 2 || limits.pending < 1))
         bad = !PyErr_Format(PyExc_ValueError, "%d drafts for a planner of %d sources", sources,
                             planner->sources);
+    self->planning++;
     for (int i = 0; !bad && i < sources; i++)
-        bad = take_draft(PyTuple_GET_ITEM(kept_drafts, i), &held[i], &given[i]);
+        bad = take_known(self, kept_drafts, i, &held[i], &given[i]);
     if (!bad) {
         /* From here on no Python code runs that could use the planner as well. */
         int wrong = planner_merge(planner, given, &limits);
@@ -214,6 +269,7 @@ static PyObject *planner_plan(PlannerObject *self, PyObject *args)
             found = Py_BuildValue("(ii)", planner->kept, count);
         }
     }
+    self->planning--;
     give_back(held, MAX_SOURCES);
     release(v, 6);
     Py_XDECREF(kept_drafts);
@@ -285,6 +341,14 @@ static PyObject *planner_rate(PlannerObject *self, void *unused)
     return PyFloat_FromDouble(self->planner.rate_tokens / self->planner.rate_seconds);
 }
 
+static PyObject *planner_forgotten(PlannerObject *self, PyObject *unused)
+{
+    (void)unused;
+    for (int i = 0; !self->planning && i < OF_LATE; i++)
+        forget(&self->known[i]);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef planner_methods[] = {
     {"plan", (PyCFunction)planner_plan, METH_VARARGS,
      "plan(drafts, pending, budget, depth, vocab, times, ends, tokens, parents, score, rank):\n"
@@ -293,6 +357,7 @@ static PyMethodDef planner_methods[] = {
      "riders(chosen): (source, entry, kept, share) of root and nodes"},
     {"learn", (PyCFunction)planner_learned, METH_VARARGS, "learn(emitted, chosen, credits)"},
     {"pace", (PyCFunction)planner_paced, METH_VARARGS, "pace(tokens, seconds)"},
+    {"forget", (PyCFunction)planner_forgotten, METH_NOARGS, "forget(): where drafts lie"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -36,14 +36,13 @@ static PyObject *successors_new(PyTypeObject *type, PyObject *args, PyObject *kw
     if (!self)
         return NULL;
     table = &self->table;
-    *table = (Successors){.sets = sets, .first = first, .last = last};
+    *table = (Successors){.sets = sets, .first = first, .last = last, .longest = last};
     /* Untouched pages of a large calloc take no memory. */
     table->keys = calloc((size_t)sets * WAYS, sizeof *table->keys);
     table->stamps = calloc((size_t)sets * WAYS, sizeof *table->stamps);
-    table->writes = calloc((size_t)sets * WAYS, sizeof *table->writes);
     table->ids = calloc((size_t)sets * WAYS * WIDTH, sizeof *table->ids);
     table->weights = calloc((size_t)sets * WAYS * WIDTH, sizeof *table->weights);
-    if (table->keys && table->stamps && table->writes && table->ids && table->weights)
+    if (table->keys && table->stamps && table->ids && table->weights)
         return (PyObject *)self;
     Py_DECREF(self);
     return PyErr_NoMemory();
@@ -54,7 +53,6 @@ static void successors_free(SuccessorsObject *self)
     PyTypeObject *type = Py_TYPE(self);
     free(self->table.keys);
     free(self->table.stamps);
-    free(self->table.writes);
     free(self->table.ids);
     free(self->table.weights);
     type->tp_free(self);
@@ -84,7 +82,7 @@ static void learn_row(Successors *table, const int32_t *path, int known, const i
     float shares[WIDTH];
     int count = softmax(values, k, shares);
     for (int order = table->first; count && order <= table->last && order <= known; order++)
-        successors_mix(table, successors_key(path, order), ids, shares, count, rate);
+        successors_mix(table, successors_key(path, order, 0), ids, shares, count, rate);
 }
 
 static PyObject *successors_learn(SuccessorsObject *self, PyObject *args)
@@ -137,7 +135,8 @@ static PyObject *successors_observe(SuccessorsObject *self, PyObject *args)
             if (token_at(list, i - have, &path[MAX_ORDER - have]))
                 return NULL;
         for (int order = table->first; order <= table->last && order < have; order++)
-            successors_count(table, successors_key(path + MAX_ORDER - 1, order), path[MAX_ORDER]);
+            successors_count(table, successors_key(path + MAX_ORDER - 1, order, 1),
+                             path[MAX_ORDER]);
     }
     Py_RETURN_NONE;
 }
@@ -187,18 +186,17 @@ static PyObject *successors_dump(SuccessorsObject *self, PyObject *unused)
     for (size_t i = 0; i < (size_t)t->sets * WAYS; i++)
         used += t->keys[i] != 0;
     /* "N" takes the references over, and gives all back if one is NULL. */
-    return Py_BuildValue("(NNNN)", column(t, used, t->keys, sizeof *t->keys),
+    return Py_BuildValue("(NNN)", column(t, used, t->keys, sizeof *t->keys),
                          column(t, used, t->ids, WIDTH * sizeof *t->ids),
-                         column(t, used, t->weights, WIDTH * sizeof *t->weights),
-                         column(t, used, t->writes, sizeof *t->writes));
+                         column(t, used, t->weights, WIDTH * sizeof *t->weights));
 }
 
 static PyObject *successors_load(SuccessorsObject *self, PyObject *args)
 {
     Py_buffer v[3]; /* keys [n], ids, weights [n, WIDTH] */
     Py_ssize_t count;
-    int fits;
-    if (!PyArg_ParseTuple(args, "y*y*y*", &v[0], &v[1], &v[2]))
+    int fits, longest = 0;
+    if (!PyArg_ParseTuple(args, "y*y*y*|i", &v[0], &v[1], &v[2], &longest))
         return NULL;
     count = v[0].len / 8;
     fits = v[0].len % 8 == 0 && v[1].len == count * WIDTH * 4 && v[2].len == v[1].len;
@@ -213,6 +211,8 @@ static PyObject *successors_load(SuccessorsObject *self, PyObject *args)
         if (key & 1)
             successors_mix(&self->table, key, ids, weights, WIDTH, 1);
     }
+    if (fits && longest > self->table.longest)
+        self->table.longest = longest < MAX_ORDER ? longest : MAX_ORDER;
     release(v, 3);
     if (!fits)
         return PyErr_Format(PyExc_ValueError, "load: the arrays do not fit together");
@@ -233,8 +233,8 @@ static PyMethodDef successors_methods[] = {
     {"count", (PyCFunction)successors_observe, METH_VARARGS, "count(tokens, start)"},
     {"grow", (PyCFunction)successors_tree, METH_VARARGS,
      "grow(context, nodes, depth, temperature, seed, index, tokens, parents, score, rank)"},
-    {"dump", (PyCFunction)successors_dump, METH_NOARGS, "(keys, ids, weights, writes) as bytes"},
-    {"load", (PyCFunction)successors_load, METH_VARARGS, "load(keys, ids, weights)"},
+    {"dump", (PyCFunction)successors_dump, METH_NOARGS, "(keys, ids, weights) as bytes"},
+    {"load", (PyCFunction)successors_load, METH_VARARGS, "load(keys, ids, weights, longest=0)"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -101,10 +101,52 @@ static PyObject *follow(PyObject *module, PyObject *args)
     return found;
 }
 
+/* Tokens of a list into an array; 0, or -1 with an exception. */
+static int copy_tokens(PyObject *list, int count, int32_t *out)
+{
+    for (int i = 0; i < count; i++)
+        if (token_at(list, i, &out[i]))
+            return -1;
+    return 0;
+}
+
+static PyObject *lay(PyObject *module, PyObject *args)
+{
+    Py_buffer v[4]; /* tokens, parents; those of the rows, to be written */
+    PyObject *chain;
+    int first, links, nodes, bad = 1;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "O!y*y*iw*w*", &PyList_Type, &chain, &v[0], &v[1], &first, &v[2],
+                          &v[3]))
+        return NULL;
+    if (!check_numbers(v, 4, 4)) {
+        nodes = length(&v[0]);
+        links = (int)PyList_GET_SIZE(chain);
+        if (length(&v[1]) != nodes || nodes > MAX_NODES || first < 0 || links < 1 ||
+            links > room_in(v + 2, 2) - nodes) {
+            PyErr_SetString(PyExc_ValueError, "lay: chain, tree and rows do not fit together");
+        } else if (!copy_tokens(chain, links, v[2].buf)) {
+            /* Without signs, since odd numbers may pass the largest. */
+            uint32_t *parents = v[3].buf, handle = (uint32_t)first;
+            parents[0] = (uint32_t)-1;
+            for (int i = 1; i < links; i++)
+                parents[i] = handle++;
+            memcpy((int32_t *)v[2].buf + links, v[0].buf, (size_t)nodes * sizeof(int32_t));
+            for (int i = 0; i < nodes; i++)
+                parents[links + i] = handle + 1 + ((uint32_t *)v[1].buf)[i];
+            bad = 0;
+        }
+    }
+    release(v, 4);
+    return bad ? NULL : PyLong_FromLong(links + nodes);
+}
+
 static PyMethodDef functions[] = {
     {"draw", draw, METH_VARARGS, "draw(logits, temperature, seed, index): a token, or -1"},
     {"follow", follow, METH_VARARGS,
      "follow(tokens, parents, best, root): the accepted nodes, and what was said"},
+    {"lay", lay, METH_VARARGS,
+     "lay(chain, tokens, parents, first, row_tokens, row_parents): how many rows"},
     {NULL, NULL, 0, NULL},
 };
 

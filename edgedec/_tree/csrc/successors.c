@@ -5,7 +5,7 @@
 #include <string.h>
 
 /* How far a guess from one, two, ... tokens of context is trusted before it was ever checked. */
-static const float TRUST[MAX_ORDER] = {0.6f, 0.8f, 0.9f};
+static const float TRUST[MAX_ORDER] = {0.6f, 0.8f, 0.9f, 0.9f};
 
 /* Where noise is known, the guess of a rough distribution is made a little less sure of itself. */
 static const double SHARPNESS = 0.7;
@@ -13,11 +13,16 @@ static const double SHARPNESS = 0.7;
 /* Heavier than any share or count. What a damaged table may hold besides, sums must stay finite. */
 static const float HEAVIEST = 1e30f;
 
-uint64_t successors_key(const int32_t *newest, int order)
+static const uint64_t GOLDEN = 0x9E3779B97F4A7C15ull;
+
+/* More than any order. */
+enum { SEEN = 8 };
+
+uint64_t successors_key(const int32_t *newest, int order, int seen)
 {
-    uint64_t key = (uint64_t)order;
+    uint64_t key = (uint64_t)(order + seen * SEEN) * GOLDEN;
     for (int i = 0; i < order; i++) {
-        key = (key ^ ((uint64_t)(uint32_t)newest[-i] + 1)) * 0x9E3779B97F4A7C15ull;
+        key = (key ^ ((uint64_t)(uint32_t)newest[-i] + 1)) * GOLDEN;
         key ^= key >> 32;
     }
     return key | 1;
@@ -44,14 +49,12 @@ static int entry(Successors *self, uint64_t key)
                 oldest = i;
         found = oldest;
         self->keys[found] = key;
-        self->writes[found] = 0;
         for (int i = 0; i < WIDTH; i++) {
             self->ids[found * WIDTH + i] = -1;
             self->weights[found * WIDTH + i] = 0;
         }
     }
     self->stamps[found] = self->clock;
-    self->writes[found]++;
     return found;
 }
 
@@ -94,6 +97,7 @@ void successors_mix(Successors *self, uint64_t key, const int32_t *ids, const fl
 void successors_count(Successors *self, uint64_t key, int32_t token)
 {
     int at = entry(self, key) * WIDTH;
+    self->counted = 1;
     add(self->ids + at, self->weights + at, token, 1);
 }
 
@@ -138,61 +142,82 @@ static Candidate pop(Heap *heap)
     return top;
 }
 
-/* The entry of the longest context that is known, and how long it is. */
-static int longest(const Successors *self, const int32_t *newest, int known, int *order)
+/* What may follow, of what has been said for it: weights, later probabilities. */
+typedef struct {
+    int32_t ids[2 * WIDTH];
+    double weights[2 * WIDTH];
+    int count, order; /* the longest context's */
+} Likely;
+
+/* What the longest of the contexts up to `most` tokens holds joins. */
+static void join(const Successors *self, const int32_t *newest, int most, int seen, Likely *out)
 {
-    for (*order = known < self->last ? known : self->last; *order >= self->first; --*order) {
-        int at = find(self, successors_key(newest, *order));
-        if (at >= 0)
-            return at;
+    int order = most, at = -1;
+    for (; order >= self->first; order--)
+        if ((at = find(self, successors_key(newest, order, seen))) >= 0)
+            break;
+    if (at < 0)
+        return;
+    out->order = order > out->order ? order : out->order;
+    for (int i = at * WIDTH; i < (at + 1) * WIDTH; i++) {
+        int place = 0;
+        if (self->ids[i] < 0 || !(self->weights[i] > 0))
+            break;
+        while (place < out->count && out->ids[place] != self->ids[i])
+            place++;
+        if (place == out->count) {
+            out->ids[out->count++] = self->ids[i];
+            out->weights[place] = 0;
+        }
+        out->weights[place] += self->weights[i];
     }
-    return -1;
 }
 
-/* Probabilities [count] of the successors of an entry: shares of their sum. Of counts, whose sum is
- * above 1, some is kept back for what was never seen. */
-static int shares(const Successors *self, int at, double noise_temperature, uint64_t key,
-                  double *out)
+/* Weights become probabilities: shares of their sum. Of counts, whose sum is above 1, some is kept
+ * back for what was never seen. */
+static void share_out(Likely *likely, double noise_temperature, uint64_t key)
 {
-    const int32_t *ids = self->ids + at * WIDTH;
-    const float *weights = self->weights + at * WIDTH;
-    double sum = 0, peak = -INFINITY, divisor = fmax(noise_temperature, 1e-30);
-    int count = 0;
-    for (; count < WIDTH && ids[count] >= 0 && weights[count] > 0; count++)
-        sum += weights[count];
+    double *out = likely->weights, sum = 0, peak = -INFINITY;
+    double divisor = fmax(noise_temperature, 1e-30);
+    for (int i = 0; i < likely->count; i++)
+        sum += out[i];
     if (!(noise_temperature > 0)) {
-        for (int i = 0; i < count; i++)
-            out[i] = weights[i] / (sum + fmin(fmax(sum - 1, 0), 0.5));
-        return count;
+        for (int i = 0; i < likely->count; i++)
+            out[i] /= sum + fmin(fmax(sum - 1, 0), 0.5);
+        return;
     }
-    for (int i = 0; i < count; i++) {
-        out[i] = SHARPNESS * (log(weights[i] / sum) / divisor + noise(key, ids[i]));
+    for (int i = 0; i < likely->count; i++) {
+        out[i] = SHARPNESS * (log(out[i] / sum) / divisor + noise(key, likely->ids[i]));
         peak = out[i] > peak ? out[i] : peak;
     }
     sum = 0;
-    for (int i = 0; i < count; i++)
+    for (int i = 0; i < likely->count; i++)
         sum += out[i] = exp(out[i] - peak);
-    for (int i = 0; i < count; i++)
+    for (int i = 0; i < likely->count; i++)
         out[i] /= sum;
-    return count;
+}
+
+static int least(int a, int b)
+{
+    return a < b ? a : b;
 }
 
 /* The successors of a node join the heap, the likeliest first in rank. */
 static void expand(const Successors *self, const int32_t *newest, int known, Candidate node,
                    int index, uint64_t key, const Growth *how, Heap *heap)
 {
-    double share[WIDTH];
-    int order, at = longest(self, newest, known, &order), count;
-    if (at < 0)
-        return;
-    count = shares(self, at, how->temperature, key, share);
-    for (int i = 0; i < count && heap->count < MAX_NODES * WIDTH; i++) {
+    Likely likely = {.count = 0};
+    join(self, newest, least(known, self->longest), 0, &likely);
+    if (self->counted)
+        join(self, newest, least(known, self->last), 1, &likely);
+    share_out(&likely, how->temperature, key);
+    for (int i = 0; i < likely.count && heap->count < MAX_NODES * WIDTH; i++) {
+        const double *share = likely.weights;
         int rank = 0;
-        float score = (float)share[i] * TRUST[order - 1];
-        for (int j = 0; j < count; j++)
+        float score = (float)share[i] * TRUST[likely.order - 1];
+        for (int j = 0; j < likely.count; j++)
             rank += share[j] > share[i] || (share[j] == share[i] && j < i);
-        push(heap,
-             (Candidate){node.path * score, 0, self->ids[at * WIDTH + i], index, rank, score});
+        push(heap, (Candidate){node.path * score, 0, likely.ids[i], index, rank, score});
     }
 }
 

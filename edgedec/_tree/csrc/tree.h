@@ -71,14 +71,15 @@ int suffixes_copy(Suffixes *self, const Copying *how, const Grown *out);
 
 /* --- successors.c: what followed a context, by its last one, two, ... tokens ------------------ */
 
-enum { WIDTH = 8, WAYS = 4, MAX_ORDER = 3 };
+enum { WIDTH = 8, WAYS = 4, MAX_ORDER = 4 };
 
 typedef struct {
-    int sets, first, last; /* sets of WAYS entries; the lengths of contexts that are kept */
+    int sets, first, last; /* sets of WAYS entries; the lengths of contexts that are entered */
+    int longest;           /* those that were loaded may be longer */
+    int counted;           /* whether anything was */
     uint32_t clock;
     uint64_t *keys;   /* [sets * WAYS], 0 where there is nothing */
     uint32_t *stamps; /* [sets * WAYS]: when an entry was last written */
-    uint32_t *writes; /* [sets * WAYS]: how often */
     int32_t *ids;     /* [sets * WAYS, WIDTH], -1 where there is nothing */
     float *weights;   /* [sets * WAYS, WIDTH], largest first */
 } Successors;
@@ -89,14 +90,15 @@ typedef struct {
     uint64_t seed, index;
 } Growth;
 
-/* Of the `order` tokens that end with `newest`. */
-uint64_t successors_key(const int32_t *newest, int order);
+/* Of the `order` tokens that end with `newest`: for what is likely behind them, or for what was
+ * `seen` there. */
+uint64_t successors_key(const int32_t *newest, int order, int seen);
 /* Mix in the shares of some tokens; a rate of 1 overwrites. No share of a token below 0 is taken,
  * and none that is no number above 0, so that all weights stay finite. */
 void successors_mix(Successors *self, uint64_t key, const int32_t *ids, const float *shares,
                     int count, float rate);
 void successors_count(Successors *self, uint64_t key, int32_t token);
-/* At most `nodes` and MAX_NODES nodes below the last of `known` tokens, 1 or more. */
+/* What is likely and what was seen are added up, each behind the longest context that is known. At most `nodes` and MAX_NODES nodes below the last of `known` tokens, 1 or more. */
 int successors_grow(const Successors *self, const int32_t *newest, int known, const Growth *how,
                     const Grown *out);
 

@@ -1,7 +1,7 @@
 """The hot start that ships with stories: python .../warm.py --data D [--bundle FOLDER].
 
 The model continues openings of its training stories and answers requests of the kinds it was
-trained on; what drafters learn from that is put into the bundle. Nothing held out is read.
+trained on; what it found likely there is put into the bundle. Nothing held out is read.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from edgedec.models.reference.stories.data import ASSISTANT, USER, load_texts
 from edgedec.models.reference.stories.tasks import KINDS, Pool, make_task
 
 BUNDLE = Path(__file__).with_name("bundle")
-MOST = {"token_recycling": 16_000, "trigram": 10_000}
-"""Contexts that are kept of each: together under a megabyte."""
+MOST = {"token_recycling": 12_000, "trigram": 24_000}
+"""Contexts that are kept of each: together 1.2 MB."""
 
 
 def prompts(root: Path, count: int, seed: int = 0) -> list[str]:
@@ -43,8 +43,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--bundle", type=Path, default=BUNDLE)
-    parser.add_argument("--stories", type=int, default=2000)
-    parser.add_argument("--tokens", type=int, default=400_000)
+    parser.add_argument("--stories", type=int, default=5000)
+    parser.add_argument("--tokens", type=int, default=2_400_000)
     arguments = parser.parse_args()
     options = EngineOptions(device="")
     setup = api.assemble(arguments.bundle, options, None, drafting.choose(drafting.PLAIN))
