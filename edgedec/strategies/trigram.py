@@ -25,7 +25,7 @@ class Trigram:
     contexts: ClassVar[range] = range(2, 5)
 
     nodes: int = 12
-    sets: int = 8192
+    sets: int = 4096
     hot_start: str | None = None
 
     def __post_init__(self) -> None:

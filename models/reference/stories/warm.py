@@ -18,8 +18,8 @@ from edgedec.models.reference.stories.data import ASSISTANT, USER, load_texts
 from edgedec.models.reference.stories.tasks import KINDS, Pool, make_task
 
 BUNDLE = Path(__file__).with_name("bundle")
-MOST = {"token_recycling": 12_000, "trigram": 24_000}
-"""Contexts that are kept of each: together 1.2 MB."""
+MOST = {"token_recycling": 12_000, "trigram": 12_000}
+"""Contexts that are kept of each: together 0.8 MB."""
 
 
 def prompts(root: Path, count: int, seed: int = 0) -> list[str]:
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--bundle", type=Path, default=BUNDLE)
     parser.add_argument("--stories", type=int, default=5000)
-    parser.add_argument("--tokens", type=int, default=2_400_000)
+    parser.add_argument("--tokens", type=int, default=1_600_000)
     arguments = parser.parse_args()
     options = EngineOptions(device="")
     setup = api.assemble(arguments.bundle, options, None, drafting.choose(drafting.PLAIN))
