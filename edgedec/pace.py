@@ -100,7 +100,7 @@ class Clockwork:
 
     GROUPS: ClassVar = (1, 4, 8, 16, WIDEST)
     EVERY: ClassVar = 16
-    SUDDEN: ClassVar = 0.15
+    SUDDEN: ClassVar = 0.06
     STEADY: ClassVar = 0.05
     LATE: ClassVar = 0.25
     """What a plain step among many counts in their average, and what one does that comes after 100

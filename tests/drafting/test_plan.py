@@ -248,7 +248,7 @@ def test_a_machine_that_is_slow_for_a_while_is_so_for_plain_steps_as_well() -> N
         clockwork.add(1, 0.8e-3 if turn % 4 > 1 else 1e-3, plain=turn % 4 > 0)
         pace.spent(1e-5, clockwork, drafted=False)
     assert clockwork.plain == pytest.approx(0.8e-3, rel=0.02)
-    for turn in range(60):
+    for turn in range(180):
         clockwork.add(1 if turn % 3 == 0 else 4, 1.5e-3 if turn % 3 == 0 else 2e-3, plain=False)
     assert clockwork.plain == pytest.approx(1.2e-3, rel=0.05)
     # So does what it takes the host, which was measured when it was not slow.
