@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 LARGEST = 64 << 20
 _LAYOUT = "2"
 _SCALE = np.float32(255)
-_DAMAGED = "the hot start {} is damaged: make it anew with `edgedec warm`"
 
 
 def write(path: Path, contexts: Contexts, vocab: int) -> None:
@@ -97,10 +96,13 @@ def _arrays(
         )
     keys, ids, weights = (found.get(name) for name in ("keys", "ids", "weights"))
     longest = about.get("longest", "0")
-    if keys is None or ids is None or weights is None or not longest.isdecimal():
-        raise StateError(_DAMAGED.format(path.name))
-    if not _fits(keys, ids, weights, vocab):
-        raise StateError(_DAMAGED.format(path.name))
+    if (
+        keys is None
+        or ids is None
+        or weights is None
+        or not (longest.isdecimal() and _fits(keys, ids, weights, vocab))
+    ):
+        raise StateError(f"the hot start {path.name} is damaged: make it anew with `edgedec warm`")
     return keys, ids, weights.astype(np.float32) / _SCALE, int(longest)
 
 

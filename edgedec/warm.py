@@ -30,16 +30,12 @@ Progress = Callable[[float], object]
 
 @runtime_checkable
 class Warmed(Protocol):
-    """A strategy that a hot start helps: it holds what followed so many tokens, for `capacity`
+    """A strategy that a hot start helps: it holds what followed so many tokens, in `sets` of 4
     contexts."""
 
     contexts: ClassVar[range]
     hot_start: str | None
-
-    @property
-    def capacity(self) -> int:
-        """How many contexts there is room for, beside those that come while text is written."""
-        ...
+    sets: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +101,8 @@ def learn(
     files = {}
     for name, strategy in warmed.items():
         files[name] = folder / f"{name}.safetensors"
-        room = (most or {}).get(name, strategy.capacity)
+        # A quarter of the room is left to what comes while text is written.
+        room = (most or {}).get(name, 3 * strategy.sets)
         found = written.contexts(strategy.contexts, room)
         hot_start.write(files[name], found, architecture.vocab)
     return files

@@ -1,7 +1,7 @@
 """The hot part of drafting: C where it was compiled, else its twin in Python.
 
     Suffixes      the longest earlier occurrence of a text's end      suffixes.py    suffixes.c
-    Successors    what followed one, two or three tokens              successors.py  successors.c
+    Successors    what followed one to four tokens                    successors.py  successors.c
     Planner       proposals merged, calibrated, cut to what pays      planner.py     planner.c
     follow, draw  the accepted path; the Gumbel draw                  walk.py        noise.c
     lay           the rows of a step                                  walk.py        binding.c

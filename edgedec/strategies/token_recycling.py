@@ -43,11 +43,6 @@ class TokenRecycling:
         draft.check_file(self, "hot_start")
 
     @property
-    def capacity(self) -> int:
-        """Of the contexts in a hot start: a quarter of the room is left to what comes later."""
-        return 3 * self.sets
-
-    @property
     def lossy(self) -> bool:
         """Guesses are checked like any other draft."""
         return False
