@@ -84,6 +84,9 @@ def command(
     trained) learns to foresee it, with a few MB of its own at most. The model itself is not
     changed. Shown is, for each token ahead, how many guesses are right on prompts held out.
 
+    With --device cuda each STRATEGY learns on an NVIDIA GPU; the model writes on the CPU all the
+    same, and is not run at all where its texts are kept from before.
+
     Ctrl-C loses nothing: the same command goes on where it stopped.
 
     \b
@@ -164,27 +167,42 @@ def _train(
 
     trainers.use_threads(options["threads"])
     chosen = trainers.choose(names, drafting.read_options(options["given"]))
-    frozen = frozen_twin.Frozen.of(bundle)
-    engine = EngineOptions(options["device"] or "", options["threads"], options["kv_type"])
-    place = texts.Place(engine, options["runtime"])
-    writing = texts.Writing(options["tokens"], seed=options["seed"])
-    with _progress.bars({"": "the model writes"}) as tell:
-        written = texts.gather(
-            bundle, files, writing, lambda share: tell("", share), lambda: cancel.is_set, place
-        )
-    lesson = trainers.Lesson(frozen, bundle.hash, written, options["seed"])
+    with trainers.on(options["device"] or "cpu"):
+        frozen = frozen_twin.Frozen.of(bundle)
+        engine = EngineOptions("", options["threads"], options["kv_type"])
+        place = texts.Place(engine, options["runtime"])
+        writing = texts.Writing(options["tokens"], seed=options["seed"])
+        with _progress.bars({"": "the model writes"}) as tell:
+            written = texts.gather(
+                bundle, files, writing, lambda share: tell("", share), lambda: cancel.is_set, place
+            )
+        lesson = trainers.Lesson(frozen, bundle.hash, written, options["seed"])
+        rows = _each(bundle, chosen, lesson, options, cancel, skip=not names)
+    return None if rows is None else (written, rows)
+
+
+def _each(
+    bundle: Bundle,
+    chosen: Sequence[Named],
+    lesson: Lesson,
+    options: dict[str, Any],
+    cancel: Any,
+    *,
+    skip: bool,
+) -> list[dict[str, Any]] | None:
+    """One training after the other, each put in its place; None where the end was asked for."""
     rows = []
     for trainer in chosen:
         if cancel.is_set:
             return None
-        done = _one(trainer, lesson, options, cancel, skip=not names)
+        done = _one(trainer, lesson, options, cancel, skip=skip)
         if done is None:
             if cancel.is_set:
                 return None
             continue
         size = _put(bundle, done, options)
         rows.append(_told(trainer.name, done, size))
-    return written, rows
+    return rows
 
 
 def _one(

@@ -1,4 +1,4 @@
-"""Attention for training on a CPU. Causal: torch's fused forward, a blocked backward of ours.
+"""Attention for training. On a CPU: torch's fused forward, a blocked backward of ours.
 
 The fused backward that torch has for CPUs takes two to three times as long at these lengths.
 """
@@ -25,7 +25,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def attend_all(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
     """Attention of q [batch, heads, length, dim] over the keys that `seen` [batch, keys] marks."""
     if q.device.type != "cpu" or not torch.is_grad_enabled():
-        return F.scaled_dot_product_attention(q, k, v, seen[:, None, None], enable_gqa=True)
+        groups = q.shape[1] // k.shape[1]
+        # With a mask, no fused kernel shares keys between heads.
+        k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+        return F.scaled_dot_product_attention(q, k, v, seen[:, None, None])
     mixed: Tensor = _Masked.apply(q, k, v, seen)  # type: ignore[no-untyped-call]
     return mixed
 

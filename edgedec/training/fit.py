@@ -222,7 +222,8 @@ class _Run(Trainer):
         """Continue the kept run if it is the same; what was finished otherwise is begun anew."""
         name = self._terms.strategy
         try:
-            state = torch.load(self.checkpoint, weights_only=True)
+            # It may come from another device; what takes it up puts it where it belongs.
+            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
             kept, end = state["terms"], state["end"]
         except Exception as error:
             raise StateError(

@@ -87,8 +87,8 @@ class Frozen:
 
     @classmethod
     def from_source(cls, architecture: Architecture, source: WeightSource) -> Frozen:
-        """A model with the weights of any source."""
-        named = {name: torch.from_numpy(source.load(name)) for name in shapes(architecture)}
+        """A model with the weights of any source, on torch's default device."""
+        named = {name: torch.as_tensor(source.load(name)) for name in shapes(architecture)}
         return cls(architecture, named)
 
     @property

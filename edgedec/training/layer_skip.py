@@ -22,8 +22,9 @@ from edgedec import draft
 from edgedec.errors import UnsupportedError, UsageError
 from edgedec.export.to_part import PartSource
 from edgedec.training import trainee, worth
+from edgedec.training.heads import array
 from edgedec.training.reach import following, held, right_along
-from edgedec.training.texts import Shuffled
+from edgedec.training.texts import Shuffled, seeded
 from edgedec.training.trainee import Batch, Hear, Tally, Work, points
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ class Trainee(trainee.Trainee):
             "automatic": best["speedup"] > 1,
             "search": self.search,
         }
-        masks = self.mask_embeds.detach().numpy()[: best["masks"]]
+        masks = array(self.mask_embeds)[: best["masks"]]
         vectors = {"masks": masks} if len(masks) else {}
         return PartSource("layer_skip", bundle, about, vectors=vectors)
 
@@ -314,4 +315,4 @@ def _sight(p: Tensor, rows: int, length: int) -> Tensor:
 
 
 def _noise(count: int, dim: int) -> Tensor:
-    return torch.randn(count, dim, generator=torch.Generator().manual_seed(count))
+    return torch.randn(count, dim, generator=seeded(count))

@@ -49,6 +49,7 @@ class Sight:
         self.keys = positions if key_positions is None else key_positions
         self.seen = seen
         self._masks: dict[int | None, Tensor] = {}
+        self._turns: dict[tuple[Rope, int], Pair] = {}
         self._bias: Tensor | None = None
 
     def mask(self, window: int | None) -> Tensor | None:
@@ -67,8 +68,18 @@ class Sight:
         """T5's bias of the distances [b, H, n, m]; a stack's layers share it."""
         if self._bias is None:
             found = buckets(spec, self._distances().cpu().numpy())
-            self._bias = table[torch.from_numpy(found).long()].permute(0, 3, 1, 2)
+            places = torch.from_numpy(found).to(table.device).long()
+            self._bias = table[places].permute(0, 3, 1, 2)
         return self._bias
+
+    def turns(self, rope: Rope, width: int) -> Pair:
+        """The cosines and sines of the rows' angles [b, 1, n, r / 2] in heads so wide; a stack's
+        layers share them."""
+        if (rope, width) not in self._turns:
+            pages = int(self.positions.max()) // PAGE + 1
+            cos, sin = _angles(rope, width, pages, self.positions.device)
+            self._turns[rope, width] = cos[self.positions][:, None], sin[self.positions][:, None]
+        return self._turns[rope, width]
 
     def chained(self) -> Sight:
         """The same with what is seen written out."""
@@ -191,10 +202,9 @@ def activate(x: Tensor, kind: str) -> Tensor:
             return F.gelu(x)
 
 
-def rotate(x: Tensor, rope: Rope, positions: Tensor) -> Tensor:
-    """Turn the pairs of each head [b, H, n, d] by the angle of the row's position [b, n]."""
-    pages = int(positions.max()) // PAGE + 1
-    cos, sin = (each[positions][:, None] for each in _angles(rope, x.shape[-1], pages))
+def rotate(x: Tensor, rope: Rope, sight: Sight) -> Tensor:
+    """Turn the pairs of each head [b, H, n, d] by the angle of the row's position."""
+    cos, sin = sight.turns(rope, x.shape[-1])
     half = rotated(rope, x.shape[-1]) // 2
     if rope.layout == "half":
         first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
@@ -206,9 +216,9 @@ def rotate(x: Tensor, rope: Rope, positions: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _angles(rope: Rope, head_dim: int, pages: int) -> Pair:
+def _angles(rope: Rope, head_dim: int, pages: int, device: torch.device) -> Pair:
     cos, sin = cos_sin(rope, head_dim, range(pages * PAGE))
-    return torch.from_numpy(cos), torch.from_numpy(sin)
+    return torch.from_numpy(cos).to(device), torch.from_numpy(sin).to(device)
 
 
 def _attention(
@@ -221,7 +231,7 @@ def _attention(
         q = norm(q, spec.qk_norm, w, "self_attention.q_norm")
         k = norm(k, spec.qk_norm, w, "self_attention.k_norm")
     if spec.rope is not None:
-        q, k = rotate(q, spec.rope, sight.positions), rotate(k, spec.rope, sight.positions)
+        q, k = rotate(q, spec.rope, sight), rotate(k, spec.rope, sight)
     own, chain = (k, v), sight.seen is None and past is None
     if past is not None:
         k, v = torch.cat((past[0], k), 2), torch.cat((past[1], v), 2)
@@ -243,7 +253,7 @@ def _mixed(
     mask, near = added
     batch, heads, count, width = q.shape
     if chain and mask is None:
-        mask = _causal(count) if near is not None or spec.softcap is not None else None
+        mask = _causal(q) if near is not None or spec.softcap is not None else None
     if not torch.is_grad_enabled() and near is None and spec.softcap is None:
         # Without a gradient torch's fused kernel is the fastest there is.
         fused = F.scaled_dot_product_attention(
@@ -251,7 +261,7 @@ def _mixed(
         )
         return fused.transpose(1, 2).reshape(batch, count, -1)
     if chain and mask is None:
-        mask = _causal(count)
+        mask = _causal(q)
     groups = heads // k.shape[1]
     # The query heads of a key/value head become rows of one product: nothing is copied.
     rows = (q * spec.scale).reshape(batch, k.shape[1], groups * count, width)
@@ -267,8 +277,9 @@ def _mixed(
     return mixed.transpose(1, 2).reshape(batch, count, -1)
 
 
-def _causal(count: int) -> Tensor:
-    return torch.full((1, 1, count, count), -torch.inf).triu(1)
+def _causal(q: Tensor) -> Tensor:
+    count = q.shape[2]
+    return torch.full((1, 1, count, count), -torch.inf, device=q.device).triu(1)
 
 
 def _heads(x: Tensor, count: int, w: Weights, name: str) -> Tensor:
@@ -319,7 +330,7 @@ class Own(nn.Module):
 
     def _arrays(self) -> Iterator[tuple[str, np.ndarray]]:
         for name, own in self._names.items():
-            yield f"decoder.{name}", getattr(self, own).detach().numpy().copy()
+            yield f"decoder.{name}", getattr(self, own).detach().cpu().numpy().copy()
 
 
 def _start(name: str, shape: tuple[int, ...], offset: float) -> Tensor:

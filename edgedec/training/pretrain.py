@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -37,16 +37,10 @@ class Counted(Protocol):
 
 
 class Batches(Protocol):
-    """Where batches come from; its state is small and JSON-like."""
+    """Where batches come from: the step alone decides, so a resumed run has the same ones."""
 
     def batch(self, step: int) -> Counted:
         """The batch of this step; called once per step, in order."""
-
-    def state(self) -> dict[str, int]:
-        """The position, to be saved."""
-
-    def restore(self, state: dict[str, int]) -> None:
-        """Continue from a saved position."""
 
 
 Losses = Mapping[str, Tensor]
@@ -161,14 +155,13 @@ class Trainer:
 
     def resume(self) -> None:
         """Continue from the checkpoint."""
-        self.restore(torch.load(self.checkpoint, weights_only=True))
+        self.restore(torch.load(self.checkpoint, map_location="cpu", weights_only=True))
 
     def state(self) -> dict[str, Any]:
         """All that a run which goes on from here needs."""
         return {
             "step": self.step,
             "tokens": self.tokens,
-            "batches": self.batches.state(),
             "model": self.model.state_dict(),
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "rng": torch.get_rng_state(),
@@ -177,11 +170,37 @@ class Trainer:
     def restore(self, state: dict[str, Any]) -> None:
         """Be as it was when `state` was taken."""
         self.step, self.tokens = state["step"], state["tokens"]
-        self.batches.restore(state["batches"])
         self.model.load_state_dict(state["model"])
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         torch.set_rng_state(state["rng"])
+
+
+def compiled_for(
+    device: torch.device,
+    losses: Callable[..., Any],
+    layers: Iterable[nn.Module],
+    dynamic: bool | None = False,
+) -> Callable[..., Any]:
+    """The function of a model's losses, compiled.
+
+    On a CPU as a whole, for what it saves; elsewhere each layer by itself, which all layers of a
+    kind have in common and is done within seconds. `dynamic` is torch's, of such a layer.
+    """
+    torch._dynamo.config.recompile_limit = 64
+    if device.type == "cpu":
+        return torch.compile(losses, dynamic=False)
+    for layer in layers:
+        layer.compile(dynamic=dynamic)
+    return losses
+
+
+_Parts = TypeVar("_Parts", bound=NamedTuple)
+
+
+def on_device(batch: _Parts, device: torch.device) -> _Parts:
+    """The named tuple of tensors `batch` where the model is."""
+    return batch._make(part if part is None else part.to(device) for part in batch)
 
 
 def told_to_stop() -> Callable[[], bool]:

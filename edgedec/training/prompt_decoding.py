@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from edgedec.export.to_part import PartSource
 from edgedec.training import ahead
 from edgedec.training.ahead import behind, sight
+from edgedec.training.heads import array
 
 if TYPE_CHECKING:
     from edgedec.training.frozen import Frozen, Trunk
@@ -47,7 +48,7 @@ def build(frozen: Frozen, options: Options, texts: Texts) -> PromptDecoding:
     for text in texts.trained:
         counts += np.bincount(text.tokens, minlength=frozen.vocab)
     wanted = options.prompts * options.ensemble
-    frequent = torch.from_numpy(np.argsort(-counts, kind="stable")[:wanted].copy())
+    frequent = torch.as_tensor(np.argsort(-counts, kind="stable")[:wanted].copy())
     return PromptDecoding(frozen, options, frozen.embed(frequent))
 
 
@@ -62,7 +63,7 @@ class PromptDecoding(ahead.Ahead):
     def part(self, bundle: str) -> PartSource:
         """The vectors, and how they are to be hung."""
         about = {"prompts": self._k, "lanes": self._lanes}
-        vectors = {"prompts": self.embed.detach().numpy().copy()}
+        vectors = {"prompts": array(self.embed)}
         return PartSource("prompt_decoding", bundle, about, vectors=vectors)
 
     def guessed(self, trunk: Trunk, place: Tensor) -> Tensor:

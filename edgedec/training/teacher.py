@@ -65,9 +65,9 @@ class Teacher:
     def _says(self, text: Batch) -> Said:
         """Of one text, run alone: so it is the same whatever it stands beside, and after a break
         the same as without one."""
-        key = text.tokens.numpy().tobytes()
+        key = text.tokens.cpu().numpy().tobytes()
         if text.sources is not None:
-            key += b"/" + text.sources.numpy().tobytes()
+            key += b"/" + text.sources.cpu().numpy().tobytes()
         if key in self._kept:
             return self._kept[key]
         said = self._ask(text)

@@ -1,8 +1,9 @@
 """What a model writes when it is let: the texts that drafters learn to foresee.
 
 The quantised model continues prompts through the ordinary API, a third of them greedily. What it
-wrote is kept in the cache, line by line, so that nothing is written twice; a tenth of the prompts
-is held out. Knows nothing about what is trained on it.
+wrote is kept in the cache, line by line, so that nothing is written twice: where enough is kept the
+model is not opened, and nothing need be there that runs it. A tenth of the prompts is held out.
+Knows nothing about what is trained on it.
 
 Shapes: b texts, T the tokens of the longest.
 """
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -33,7 +34,6 @@ from edgedec.training.trainee import Batch, Options
 if TYPE_CHECKING:
     from edgedec.bundle import Bundle
     from edgedec.contracts import Ints
-    from edgedec.costs import Costs
     from edgedec.model import Setup
 
 FORM = 1
@@ -57,13 +57,11 @@ class Written:
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts to learn from and texts held out. `key` stands for all of them, `costs` for the device
-    on which they were written."""
+    """Texts to learn from and texts held out. `key` stands for all of them."""
 
     trained: Sequence[Written]
     held: Sequence[Written]
     key: str
-    costs: Costs | None = None
 
     @property
     def tokens(self) -> int:
@@ -123,11 +121,11 @@ def gather(
     key = _key(bundle, prompts, writing)
     kept = _Kept(cache_folder() / "training" / "texts" / f"{key}.jsonl")
     lines = kept.read()
-    place = place or Place()
-    setup = api.assemble(bundle.path, place.options, place.runtime, drafting.choose())
-    with Model(setup) as model:
-        asked = _asked(setup, prompts)
-        if _written(lines) < writing.tokens:
+    if _written(lines) < writing.tokens:
+        place = place or Place()
+        setup = api.assemble(bundle.path, place.options, place.runtime, drafting.choose())
+        with Model(setup) as model:
+            asked = _asked(setup, prompts)
             kept.flush()  # before time is spent on what could not be kept
             for line in _write(model, asked, writing, len(lines), stop):
                 lines.append(line)
@@ -140,7 +138,7 @@ def gather(
     held = [_text(line) for line in used if line.held]
     trained = [_text(line) for line in used if not line.held]
     whole = f"{key}-{len(used)}"
-    return Texts(trained, held, whole, setup.costs)
+    return Texts(trained, held, whole)
 
 
 # --- writing -------------------------------------------------------------------------------------
@@ -309,7 +307,7 @@ def batch_of(texts: Sequence[Written], length: int, dice: torch.Generator) -> Ba
 
 
 class Shuffled:
-    """Batches of texts, the same for the same seed: a `pretrain.Batches` without a state.
+    """Batches of texts, the same for the same seed: `pretrain.Batches`.
 
     Texts of about one length come together. Each epoch is another order.
     """
@@ -332,13 +330,6 @@ class Shuffled:
             self._epochs = {epoch: self._order(epoch)}
         chosen = [self._texts[at] for at in self._epochs[epoch][place]]
         return batch_of(chosen, self._options.length, dice_of(self._seed, step))
-
-    def state(self) -> dict[str, int]:
-        """Nothing: the step says all."""
-        return {}
-
-    def restore(self, state: dict[str, int]) -> None:
-        """Nothing to do."""
 
     def _order(self, epoch: int) -> list[list[int]]:
         random = np.random.default_rng((self._seed, epoch))
@@ -366,12 +357,17 @@ def held_batches(texts: Texts, options: Options, most: int = 48) -> Iterator[Bat
 def dice_of(seed: int, step: int) -> torch.Generator:
     """The dice of one step."""
     mixed = np.random.SeedSequence((seed, step)).generate_state(1, np.uint32)[0]
-    return torch.Generator().manual_seed(int(mixed))
+    return seeded(int(mixed))
 
 
-def _padded(rows: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    lengths = torch.tensor([len(row) for row in rows])
-    padded = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
+def seeded(seed: int) -> torch.Generator:
+    """Dice for torch's default device: the same seed throws otherwise on another kind of device."""
+    return torch.Generator(torch.get_default_device()).manual_seed(seed)
+
+
+def _padded(rows: Sequence[Ints]) -> tuple[torch.Tensor, torch.Tensor]:
+    lengths = [len(row) for row in rows]
+    padded = np.zeros((len(rows), max(lengths)), np.int64)
     for at, row in enumerate(rows):
-        padded[at, : len(row)] = torch.from_numpy(np.asarray(row, np.int64))
-    return padded, lengths
+        padded[at, : len(row)] = row
+    return torch.as_tensor(padded), torch.tensor(lengths)

@@ -167,22 +167,23 @@ class Block(nn.Module):
         rope: Tables,
         seen: Tensor,
         memory: Tensor | None = None,
-        pointers: list[Tensor] | None = None,
-    ) -> Tensor:
+        pointing: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
         """Run the block; `seen` masks the source, whose encoding a decoder gets as `memory`.
 
-        `pointers` gets the scores of the cross-attention's first head.
+        Where `pointing`, the scores of the cross-attention's first head come with its output.
         """
+        scores = None
         normed = self.norm(x, 0)
         x = x + self.attention(normed, normed, rope, None if self.cross else seen)
         if self.cross is not None:
             assert memory is not None
             normed = self.norm(x, 1)
-            if pointers is not None:
-                pointers.append(self.cross.scores(normed, memory))
+            if pointing:
+                scores = self.cross.scores(normed, memory)
             x = x + self.cross(normed, memory, None, seen)
         changed: Tensor = self.mlp(self.norm(x, -1))
-        return x + changed
+        return x + changed, scores
 
     def norm(self, x: Tensor, which: int) -> Tensor:
         """Apply one of the block's norms."""
@@ -212,7 +213,7 @@ class TorchMu(nn.Module):
         x = F.embedding(sources, self.embed)
         rope = self._centred(length)
         for block in self.encoder:
-            x = block(x, rope, seen)
+            x, _ = block(x, rope, seen)
         return F.rms_norm(x, x.shape[-1:], self.encoder_norm, self.shape.eps), seen
 
     def decode(
@@ -222,12 +223,17 @@ class TorchMu(nn.Module):
         seen: Tensor,
         pointers: list[Tensor] | None = None,
     ) -> Tensor:
-        """Logits [batch, length, vocab] of decoder inputs."""
+        """Logits [batch, length, vocab] of decoder inputs.
+
+        `pointers` gets the scores of the first head of each cross-attention but the lowest.
+        """
         cos, sin = self.get_buffer("cos"), self.get_buffer("sin")
         rope = (cos[: tokens.shape[1]], sin[: tokens.shape[1]])
         x = F.embedding(tokens, self.embed)
-        for block in self.decoder:
-            x = block(x, rope, seen, memory, pointers)
+        for index, block in enumerate(self.decoder):
+            x, scores = block(x, rope, seen, memory, pointers is not None and index > 0)
+            if pointers is not None and scores is not None:
+                pointers.append(scores)
         return F.linear(F.rms_norm(x, x.shape[-1:], self.decoder_norm, self.shape.eps), self.embed)
 
     def forward(self, sources: Tensor, lengths: Tensor, tokens: Tensor) -> Tensor:
@@ -248,7 +254,7 @@ class TorchMu(nn.Module):
         real = (weights > 0.0).float()
         places = batch.places.flatten()
         lost = logits.new_zeros(())
-        for scores in pointers[1:]:
+        for scores in pointers:
             masked = scores.masked_fill(~seen[:, None], -1e30).flatten(0, 1)
             lost = lost + F.cross_entropy(masked, places, ignore_index=-1)
         plain = (each * real).sum() / real.sum()

@@ -7,13 +7,14 @@ Knows none of them by name.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from edgedec import rooms
+from edgedec import cores, rooms
 from edgedec.errors import UnsupportedError, UsageError
 from edgedec.training import fit
 from edgedec.training.fit import Fitted, Limits, News, Terms
@@ -57,9 +58,35 @@ class Trained:
 
 
 def use_threads(count: int | None) -> None:
-    """Train with so many threads, None: as many as there are cores."""
+    """Train with so many threads, None: as many as there are cores.
+
+    Raises:
+        UsageError: more than a machine like this can use.
+    """
+    cores.check_threads(count)
     if count is not None:
         torch.set_num_threads(count)
+
+
+def on(device: str) -> AbstractContextManager[object]:
+    """Train on "cpu" or "cuda": within, torch makes its tensors there if nothing else is said.
+
+    It is for everything from the model's twin to the part. A training that was begun on one device
+    goes on on another; what is drawn at random differs between them.
+
+    Raises:
+        UsageError: another device, or torch finds no GPU.
+    """
+    if device == "cpu":
+        return nullcontext()  # torch's context would cost time at every operation
+    if device != "cuda":
+        raise UsageError(f"it can be trained on cpu or cuda, found the device {device!r}")
+    if not torch.cuda.is_available():
+        raise UsageError(
+            f"torch {torch.__version__} finds no GPU with CUDA here: install a torch made for CUDA "
+            "and the driver of the GPU, or train with --device cpu"
+        )
+    return torch.device(device)
 
 
 def names() -> list[str]:

@@ -340,5 +340,17 @@ def test_trainers_are_found_by_name() -> None:
         trainers.choose(["prompt_decoding"], {"prompts": 2})
 
 
+def test_devices_that_can_be_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    with trainers.on("cpu"):
+        assert torch.zeros(1).device.type == "cpu"
+    with pytest.raises(UsageError, match="trained on cpu or cuda, found the device 'npu'"):
+        trainers.on("npu")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UsageError, match="finds no GPU with CUDA here: install"):
+        trainers.on("cuda")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert trainers.on("cuda") == torch.device("cuda")
+
+
 def test_a_checkpoint_stands_where_its_bundle_says(tmp_path: Path) -> None:
     assert terms().folder == cache_folder() / "training" / ("f" * 16) / "table"

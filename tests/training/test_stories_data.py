@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import random
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,9 @@ import pytest
 from tokenizers import Tokenizer
 
 from edgedec.models.reference.stories import data
-from edgedec.models.reference.stories.recipe import Recipe
+from edgedec.models.reference.stories.recast import recast
+from edgedec.models.reference.stories.recipe import WIDE, Recipe
+from edgedec.models.reference.stories.tasks import NAMES
 from edgedec.models.reference.stories.tokenizer import train_tokenizer
 
 WORDS = ("cat", "dog", "sun", "hat", "tree", "bird", "fish", "ball", "star", "moon", "lake", "road",
@@ -100,12 +105,39 @@ def decoded(tokenizer: Tokenizer, tokens: data.Tokens) -> str:
     return str(tokenizer.decode(tokens.tolist()))
 
 
-def test_every_phase_has_the_same_tokens_and_enough_tasks() -> None:
-    recipe = Recipe()
+@pytest.mark.parametrize(("recipe", "tokens"), [(Recipe(), 8192), (WIDE, 32768)])
+def test_every_phase_has_the_same_tokens_and_enough_tasks(recipe: Recipe, tokens: int) -> None:
     for phase in recipe.phases:
         rows = sum(phase.rows.values())
-        assert rows * phase.length == 8192
-        assert 0.10 <= phase.rows["tasks"] / rows <= 0.15
+        assert rows * phase.length == tokens
+        assert 0.10 <= phase.rows["tasks"] / rows <= 0.16
         assert set(phase.rows) <= {*data.STREAMS, "tasks"}
     assert recipe.phase(0) is recipe.phases[0]
     assert recipe.phase(recipe.steps - 1) is recipe.phases[-1]
+
+
+@pytest.mark.parametrize("steps", [7, 10, 100, 3029])
+def test_rows_are_counted_as_they_are_drawn(steps: int) -> None:
+    recipe = dataclasses.replace(Recipe(), steps=steps)
+    drawn: Counter[tuple[str, int]] = Counter()
+    for step in range(steps):
+        phase = recipe.phase(step)
+        for name, count in phase.rows.items():
+            assert recipe.drawn(name, phase.length, step) == drawn[name, phase.length]
+            drawn[name, phase.length] += count
+
+
+def test_a_recast_story_has_other_names_of_the_same_kind() -> None:
+    told = "Lily met Tom. Tom gave Lily a ball. Max the dog saw it. Lilies grow."
+    rng = random.Random(0)
+    seen = {recast(told, rng) for _ in range(20)}
+    assert len(seen) > 15
+    for text in seen:
+        words = text.replace(".", "").split()
+        girl, boy, dog = words[0], words[2], words[8]
+        again = f"{girl} met {boy}. {boy} gave {girl} a ball. {dog} the dog saw it. Lilies grow."
+        assert text == again
+        assert len({girl, boy, dog}) == 3
+        assert recast(girl, rng) in NAMES[NAMES.index("Lily") :]
+        assert recast(boy, rng) in NAMES[: NAMES.index("Lily")]
+    assert recast("A fox ran.", rng) == "A fox ran."

@@ -37,7 +37,6 @@ def test_texts_are_what_the_model_writes(tiny: Bundle, prompts: Path) -> None:
     assert 400 <= found.tokens < 400 + 24
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
-    assert found.costs is not None
     everything = [*found.trained, *found.held]
     assert 0.2 < np.mean([text.greedy for text in everything]) < 0.5
     with edgedec.load(tiny.path, strategy="plain") as model:
@@ -76,6 +75,16 @@ def test_nothing_is_written_twice(
         np.testing.assert_array_equal(mine.tokens, other.tokens)
     # Fewer tokens are the first of them.
     assert gather(tiny, [prompts], Writing(tokens=100, length=24)).tokens < 100 + 24
+
+
+def test_where_enough_is_kept_the_model_is_not_opened(
+    tiny: Bundle, prompts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = gather(tiny, [prompts], WRITING)
+    monkeypatch.setattr("edgedec.runtimes.native.built", lambda: False)
+    monkeypatch.setattr("edgedec.api.assemble", None)
+    again = gather(tiny, [prompts], WRITING)
+    assert (again.key, again.tokens) == (first.key, first.tokens)
 
 
 def test_writing_goes_on_where_it_stopped(tiny: Bundle, prompts: Path, stop_after: Stopper) -> None:

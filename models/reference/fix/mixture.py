@@ -24,13 +24,6 @@ class Mixture:
     def __init__(self, streams: dict[str, Stream], tokenizer: Tokenizer, recipe: Recipe) -> None:
         self._streams, self._tokenizer, self._recipe = streams, tokenizer, recipe
 
-    def state(self) -> dict[str, int]:
-        """Nothing: the step decides."""
-        return {}
-
-    def restore(self, state: dict[str, int]) -> None:
-        """Nothing to do."""
-
     def batch(self, step: int) -> Pairs:
         """The batch of a step: rows of one bucket, padded to its length."""
         recipe = self._recipe

@@ -1,6 +1,6 @@
 """Write the checkpoint folder from a checkpoint of train.py.
 
-python models/reference/fix/package.py --run DIR --out models/reference/fix/checkpoint
+python models/reference/fix/package.py --run DIR --start STORIES --out CHECKPOINT
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 
+from edgedec.models.reference.fix.recipe import Recipe
 from edgedec.models.reference.stories.data import END
-from edgedec.training.torch_mu import MuShape, TorchMu, save_official
+from edgedec.training.torch_mu import TorchMu, save_official
 
 STORIES = Path(__file__).parents[1] / "stories" / "checkpoint"
 _APPEND_END = {
@@ -63,14 +64,18 @@ def main() -> None:
     """Read the newest checkpoint and write the folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="what train.py was given as --out")
+    parser.add_argument("--start", type=Path, required=True, help="what train.py was given")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    model = TorchMu(MuShape())
+    model = TorchMu(Recipe().shape)
     state = torch.load(arguments.run / "checkpoint.pt", weights_only=True)
     model.load_state_dict(state["model"])
     made = {
         "recipe": "models/reference/fix",
-        "start": {"model": "stories", "sha256": _digest(STORIES / "model.safetensors")},
+        "start": {
+            "model": "wide stories",
+            "sha256": _digest(arguments.start / "model.safetensors"),
+        },
         "steps": state["step"],
         "target_tokens": state["tokens"],
         "padding_included": True,

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from edgedec.training.torch_mu import MuShape
+
+SHAPE = MuShape(layers=6, decoder_layers=3, hidden=384, ffn=1024, heads=6, kv_heads=2)
+
 
 @dataclass(frozen=True)
 class Bucket:
@@ -17,11 +21,12 @@ class Bucket:
 class Recipe:
     """Everything that decides the result, apart from the texts and the weights of `stories`."""
 
-    steps: int = 5050
-    batch_tokens: int = 6144  # on each side
-    warmup: int = 100
-    decay_share: float = 0.77
-    final_rate: float = 0.02
+    shape: MuShape = SHAPE
+    steps: int = 4755
+    batch_tokens: int = 24576  # on each side
+    warmup: int = 200
+    decay_share: float = 0.6
+    final_rate: float = 0.01
     muon_rate: float = 3e-3
     adam_rate: float = 2e-3
     weight_decay: float = 0.1

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 from edgedec.models.reference.stories.data import ASSISTANT, END, USER
-from edgedec.training.torch_llama import TorchLlama, load_hugging_face, save_hugging_face
+from edgedec.models.reference.stories.recipe import WIDE, Recipe
+from edgedec.training.torch_llama import TorchLlama, save_hugging_face
 
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
@@ -57,10 +58,11 @@ def main() -> None:
     """Read the newest checkpoint and write the folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="what train.py was given as --out")
+    parser.add_argument("--wide", action="store_true", help="it is a run of the wide recipe")
     parser.add_argument("--data", type=Path, required=True, help="for the seed's tokenizer")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    model = load_hugging_face(arguments.data / "seed")
+    model = TorchLlama((WIDE if arguments.wide else Recipe()).shape)
     state = torch.load(arguments.run / "checkpoint.pt", weights_only=True)
     model.load_state_dict(state["model"])
     write_folder(model, arguments.data / "seed" / "tokenizer.json", arguments.out)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+
+from edgedec.training.torch_llama import Shape
 
 
 @dataclass(frozen=True)
@@ -16,8 +19,9 @@ class Phase:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the result, apart from the texts and the seed weights."""
+    """Everything that decides the result, apart from the texts and the weights to start from."""
 
+    shape: Shape = field(default_factory=Shape)
     steps: int = 3100
     warmup: int = 60
     decay_share: float = 0.4
@@ -29,6 +33,7 @@ class Recipe:
     layerskip: bool = True
     answer_weight: float = 6.0  # of the answers of tasks, in the loss
     paired_share: float = 0.5  # of rename tasks, with two names in a sentence
+    recast_share: float = 0.0  # of stories, whose characters get other names each time
     exit_layer: int = 3
     exit_weight: float = 0.2
     top_dropout: float = 0.1
@@ -57,5 +62,50 @@ class Recipe:
 
     def phase(self, step: int) -> Phase:
         """The phase that a step belongs to."""
-        share = step / self.steps
-        return next((phase for phase in self.phases if share < phase.until), self.phases[-1])
+        return next((phase for phase in self.phases if step < self._end(phase)), self.phases[-1])
+
+    def drawn(self, name: str, length: int, step: int) -> int:
+        """How many rows of this length a stream has given before a step."""
+        rows = begin = 0
+        for phase in self.phases:
+            end = self.steps if phase is self.phases[-1] else self._end(phase)
+            if phase.length == length:
+                rows += phase.rows.get(name, 0) * (min(max(step, begin), end) - begin)
+            begin = end
+        return rows
+
+    def _end(self, phase: Phase) -> int:
+        return math.ceil(phase.until * self.steps)
+
+
+WIDE = Recipe(
+    shape=Shape(layers=10, hidden=384, ffn=1024, heads=6, kv_heads=2),
+    steps=3029,
+    warmup=150,
+    decay_share=0.5,
+    final_rate=0.01,
+    muon_rate=3e-3,
+    adam_rate=3e-3,
+    recast_share=0.75,
+    phases=(
+        Phase(
+            until=0.70,
+            length=256,
+            rows={"tiny": 5, "chat": 3, "fairy": 16, "books": 60, "wiki": 15, "dialogue": 9,
+                  "tasks": 20},
+        ),
+        Phase(
+            until=0.90,
+            length=256,
+            rows={"tiny": 16, "chat": 12, "fairy": 28, "books": 42, "wiki": 8, "dialogue": 4,
+                  "tasks": 18},
+        ),
+        Phase(
+            until=1.0,
+            length=512,
+            rows={"tiny": 10, "chat": 8, "fairy": 18, "books": 18, "wiki": 1, "dialogue": 1,
+                  "tasks": 8},
+        ),
+    ),
+)  # fmt: skip
+"""Twice the parameters, from nothing, on a GPU: `fix` begins there. The card says what it lacks."""

@@ -17,14 +17,21 @@ from tokenizers import Tokenizer
 from edgedec.models.reference.stories.data import Texts, encode_documents, load_texts, load_tokens
 from edgedec.models.reference.stories.mixture import Mixture
 from edgedec.models.reference.stories.package import write_folder
-from edgedec.models.reference.stories.recipe import Recipe
+from edgedec.models.reference.stories.recipe import WIDE, Recipe
 from edgedec.models.reference.stories.tasks import Pool
-from edgedec.training.pretrain import Batch, Losses, Rates, Report, Schedule, Trainer, told_to_stop
-from edgedec.training.torch_llama import (
-    TorchLlama,
-    layer_keep,
-    load_hugging_face,
+from edgedec.training.made_ahead import MadeAhead
+from edgedec.training.pretrain import (
+    Batch,
+    Losses,
+    Rates,
+    Report,
+    Schedule,
+    Trainer,
+    compiled_for,
+    on_device,
+    told_to_stop,
 )
+from edgedec.training.torch_llama import TorchLlama, layer_keep, load_hugging_face
 
 PROBE_ROWS, PROBE_LENGTH = 48, 256
 
@@ -35,13 +42,14 @@ class StoriesLoss:
     def __init__(self, model: TorchLlama, recipe: Recipe) -> None:
         self._recipe = recipe
         self._layers = model.shape.layers
+        self._device = model.embed.device
 
         def losses(batch: Batch, keep: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
             exit_layer = recipe.exit_layer if recipe.layerskip else None
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast(self._device.type, torch.bfloat16):
                 return model.losses(*batch, keep, exit_layer)
 
-        self._losses = torch.compile(losses, dynamic=False)
+        self._losses = compiled_for(self._device, losses, model.layers)
 
     def __call__(self, batch: Batch, step: int) -> Losses:
         """All losses of a batch; `loss` is what is trained."""
@@ -51,7 +59,8 @@ class StoriesLoss:
             generator = torch.Generator().manual_seed(self._recipe.seed * 1_000_003 + step)
             rows = batch.tokens.shape[0]
             keep = layer_keep(self._layers, rows, self._recipe.top_dropout, generator)
-        full, early = self._losses(batch, keep)
+            keep = keep.to(self._device)
+        full, early = self._losses(on_device(batch, self._device), keep)
         return {"loss": full + self._recipe.exit_weight * early, "full": full, "early": early}
 
 
@@ -69,9 +78,10 @@ class Probe:
     def __call__(self, model: TorchLlama) -> dict[str, float]:
         """Mean loss per token by text, for all layers and for the exit."""
         found: dict[str, float] = {}
+        device = model.embed.device
         for name, rows in self._rows.items():
-            batch = Batch(rows[:, :-1], rows[:, 1:])
-            with torch.autocast("cpu", torch.bfloat16):
+            batch = on_device(Batch(rows[:, :-1], rows[:, 1:]), device)
+            with torch.autocast(device.type, torch.bfloat16):
                 full, early = model.losses(*batch, None, self._exit)
             found |= {name: float(full), f"{name}_exit": float(early)}
         return found
@@ -96,6 +106,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder with corpus/ and text/")
     parser.add_argument("--out", type=Path, required=True, help="checkpoints, caches, export")
     parser.add_argument("--start", type=Path, help="weights to start from; default: data/seed")
+    parser.add_argument("--wide", action="store_true", help="the wide recipe, from nothing")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--workers", type=int, default=0, help="processes that make batches")
     parser.add_argument("--resume", action="store_true", help="continue from the checkpoint")
     parser.add_argument("--steps", type=int, help="last step; may change at a resume")
     parser.add_argument("--muon-rate", type=float, help="0 trains the matrices with AdamW")
@@ -109,7 +122,16 @@ def recipe_from(arguments: argparse.Namespace) -> Recipe:
     """The recipe with the changes of the command line."""
     names = ("steps", "muon_rate", "adam_rate")
     changes = {n: getattr(arguments, n) for n in names if getattr(arguments, n) is not None}
-    return dataclasses.replace(Recipe(), layerskip=not arguments.no_layerskip, **changes)
+    recipe = WIDE if arguments.wide else Recipe()
+    return dataclasses.replace(recipe, layerskip=not arguments.no_layerskip, **changes)
+
+
+def model_from(arguments: argparse.Namespace, recipe: Recipe) -> TorchLlama:
+    """The model before its first step."""
+    if not arguments.wide:
+        return load_hugging_face(arguments.start or arguments.data / "seed")
+    torch.manual_seed(recipe.seed)
+    return TorchLlama(recipe.shape)
 
 
 def say(text: str) -> None:
@@ -126,12 +148,13 @@ def main() -> None:
     texts = load_texts(arguments.data)
     streams = load_tokens(texts, tokenizer, arguments.out)
     say(f"pid {os.getpid()} tokens { ({k: len(v) for k, v in streams.items()}) }")
-    model = load_hugging_face(arguments.start or seed_folder)
+    model = model_from(arguments, recipe).to(arguments.device)
     probe = Probe(texts, tokenizer, recipe)
+    mixture = Mixture(streams, texts.train["tiny"], task_pool(texts, recipe), tokenizer, recipe)
     trainer = Trainer(
         model=model,
         loss=StoriesLoss(model, recipe),
-        batches=Mixture(streams, task_pool(texts, recipe), tokenizer, recipe),
+        batches=MadeAhead(mixture, arguments.workers),
         schedule=Schedule(recipe.warmup, recipe.steps, recipe.decay_share, recipe.final_rate),
         rates=Rates(recipe.muon_rate, recipe.adam_rate, recipe.weight_decay, recipe.clip),
         folder=arguments.out,
