@@ -16,7 +16,7 @@ from edgedec._tree import MAX_SOURCES
 from edgedec.accept import ACCEPTANCES, Acceptance
 from edgedec.contracts import Needs, Strategy
 from edgedec.errors import UnsupportedError, UsageError
-from edgedec.parts import foreseen
+from edgedec.parts import contents, foreseen
 from edgedec.policies import BEST, policy_named
 
 if TYPE_CHECKING:
@@ -75,7 +75,10 @@ class Drafting:
         """
         if self.requested != AUTO:
             return self
-        fitting = [part for part in self.parts if _fits(part, host)]
+        # Most of what was trained is not meant for every day: what its file says decides that, so
+        # that it is neither checked nor mapped.
+        meant = [part for part in self.parts if not _trained(part) or _is_meant(part, host)]
+        fitting = [part for part in meant if _fits(part, host)]
         free = [part for part in fitting if not _trained(part)]
         rest = {part.name: promise for part in fitting if (promise := _promise(part, host)) > 0}
         best = sorted(rest, key=lambda name: -rest[name])[: MAX_SOURCES - len(free)]
@@ -114,11 +117,15 @@ def _trained(part: Named) -> bool:
     return getattr(part.strategy, "trained", False)
 
 
+def _is_meant(part: Named, host: Host) -> bool:
+    """Whether there is something trained for this model, and it pays."""
+    path = host.data(part.name)
+    return path is not None and bool(contents(path).about.get("automatic", True))
+
+
 def _promise(part: Named, host: Host) -> float:
-    """The tokens that what was trained for this model is expected to guess right in a turn; 0 where
-    it is not meant for every day."""
-    found = host.part(part.name) if _trained(part) else None
-    if found is None or not found.about.get("automatic", True):
+    """The tokens that what was trained for this model is expected to guess right in a turn."""
+    if not _trained(part):
         return 0.0
     return float(np.cumprod(foreseen(host, part.name) or [1.0]).sum())
 

@@ -1,11 +1,12 @@
-"""Hot starts on disk: what a drafter's table had learned, as a safetensors file.
+"""Hot starts on disk: what a drafter's table begins with, laid out as `edgedec.mapped` says.
 
 A hot start only changes what is guessed, so a wrong one costs speed, never words. The file is not
-trusted all the same: sizes, types, ids and weights are checked before anything is taken over.
+trusted all the same: sizes, types and ids are checked before anything is taken over.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from edgedec import _tree
 from edgedec.errors import StateError, WriteError
+from edgedec.mapped import HOT_START, LINE, Mapped, Tensor, layout, open_mapped
 from edgedec.replacing import replacing
 
 if TYPE_CHECKING:
@@ -21,11 +23,12 @@ if TYPE_CHECKING:
     from edgedec.contracts import Host
     from edgedec.written import Contexts
 
-    Array = NDArray[Any]
-
 LARGEST = 64 << 20
-_LAYOUT = "2"
+_LAYOUT = "3"
 _SCALE = np.float32(255)
+_ROOM = LINE // 8
+"""Contexts are stored in multiples of so many, so that every tensor begins at a line."""
+_AT_ONCE = 1024
 
 
 def write(path: Path, contexts: Contexts, vocab: int) -> None:
@@ -34,18 +37,24 @@ def write(path: Path, contexts: Contexts, vocab: int) -> None:
     Raises:
         WriteError: the file cannot be written.
     """
-    from safetensors.numpy import save
-
     shares = contexts.shares / np.maximum(contexts.shares.sum(axis=1, keepdims=True), 1e-9)
-    small = np.uint16 if vocab <= 1 << 16 else np.uint32
-    data = save(
-        {
-            "keys": contexts.keys,
-            "ids": np.maximum(contexts.ids, 0).astype(small),
-            "weights": np.rint(shares * _SCALE).astype(np.uint8),
-        },
-        {"layout": _LAYOUT, "vocab": str(vocab), "longest": str(contexts.longest)},
-    )
+    columns: dict[str, NDArray[Any]] = {
+        "keys": contexts.keys,
+        "ids": np.maximum(contexts.ids, 0).astype(_dtype(vocab)[1]),
+        "weights": np.rint(shares * _SCALE).astype(np.uint8),
+    }
+    count = -(-len(contexts.keys) // _ROOM) * _ROOM
+    about = {
+        "layout": _LAYOUT,
+        "vocab": str(vocab),
+        "longest": str(contexts.longest),
+        "contexts": str(count),
+    }
+    header, places = layout(_tensors(count, vocab), about)
+    data = bytearray(header)
+    for name, place in places.items():
+        # Keys that fill up are 0, which is none.
+        data += columns[name].tobytes().ljust(place.size, b"\0")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
@@ -66,52 +75,53 @@ def warm(table: _tree.Successors, given: str | None, host: Host, strategy: str) 
 
 
 def read(path: Path, table: _tree.Successors, vocab: int) -> None:
-    """Fill a table from a file.
+    """Fill a table from a file, a little at a time: two tables of a model take 4 MB as it is.
 
     Raises:
         StateError: there is no such file, it is damaged, or it belongs to another vocabulary.
     """
-    keys, ids, weights, longest = _arrays(path, vocab)
-    table.load(keys.tobytes(), ids.astype(np.int32).tobytes(), weights.tobytes(), longest)
+    file, longest = _opened(path, vocab)
+    keys, ids, weights = (file.array(name) for name in ("keys", "ids", "weights"))
+    if ids.max(initial=0) >= vocab:
+        raise StateError(f"{path} names ids of another vocabulary: {HOT_START.remedy}")
+    for first in range(0, len(keys), _AT_ONCE):
+        some = slice(first, first + _AT_ONCE)
+        shares = weights[some].astype(np.float32) / _SCALE
+        named = ids[some].astype(np.int32)
+        table.load(keys[some].tobytes(), named.tobytes(), shares.tobytes(), longest)
 
 
-def _arrays(
-    path: Path, vocab: int
-) -> tuple[NDArray[np.uint64], NDArray[np.integer[Any]], NDArray[np.float32], int]:
-    from safetensors import SafetensorError, safe_open
+def _opened(path: Path, vocab: int) -> tuple[Mapped, int]:
+    """The file, and the tokens of its longest context."""
+    said: dict[str, int] = {}
 
-    try:
-        if path.stat().st_size > LARGEST:
-            raise StateError(f"{path.name} is larger than {LARGEST >> 20} MiB: no hot start")
-        with safe_open(path, "numpy") as file:
-            about = file.metadata() or {}
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, TypeError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise StateError(f"the hot start {path.name} cannot be read: {reason}") from None
-    if about.get("layout") != _LAYOUT or about.get("vocab") != str(vocab):
-        raise StateError(
-            f"the hot start {path.name} is for a vocabulary of {about.get('vocab')} in layout "
-            f"{about.get('layout')}, this model has {vocab}: make one with `edgedec warm`"
-        )
-    keys, ids, weights = (found.get(name) for name in ("keys", "ids", "weights"))
-    longest = about.get("longest", "0")
-    if (
-        keys is None
-        or ids is None
-        or weights is None
-        or not (longest.isdecimal() and _fits(keys, ids, weights, vocab))
-    ):
-        raise StateError(f"the hot start {path.name} is damaged: make it anew with `edgedec warm`")
-    return keys, ids, weights.astype(np.float32) / _SCALE, int(longest)
+    def expected(about: Mapping[str, str]) -> dict[str, Tensor]:
+        if about.get("layout") != _LAYOUT or about.get("vocab") != str(vocab):
+            raise StateError(
+                f"the hot start {path.name} is for a vocabulary of {about.get('vocab')} in layout "
+                f"{about.get('layout')}, this model has {vocab}: make one with `edgedec warm`"
+            )
+        for name in ("contexts", "longest"):
+            number = about.get(name, "")
+            if not (number.isascii() and number.isdecimal() and len(number) < 10):
+                raise StateError(f"{path} does not say its {name}: {HOT_START.remedy}")
+            said[name] = int(number)
+        return _tensors(said["contexts"], vocab)
+
+    if path.is_file() and path.stat().st_size > LARGEST:
+        raise StateError(f"{path.name} is larger than {LARGEST >> 20} MiB: no hot start")
+    file = open_mapped(path, expected, HOT_START)
+    return file, said["longest"]
 
 
-def _fits(keys: Array, ids: Array, weights: Array, vocab: int) -> bool:
-    shape = (len(keys) if keys.ndim == 1 else -1, _tree.WIDTH)
-    kinds = keys.dtype == np.uint64 and ids.dtype in (np.uint16, np.uint32)
-    return bool(
-        kinds
-        and weights.dtype == np.uint8
-        and ids.shape == weights.shape == shape
-        and (ids.size == 0 or ids.max() < vocab)
-    )
+def _tensors(count: int, vocab: int) -> dict[str, Tensor]:
+    shape = (count, _tree.WIDTH)
+    return {
+        "keys": Tensor("U64", (count,)),
+        "ids": Tensor(_dtype(vocab)[0], shape),
+        "weights": Tensor("U8", shape),
+    }
+
+
+def _dtype(vocab: int) -> tuple[str, type[np.unsignedinteger[Any]]]:
+    return ("U16", np.uint16) if vocab <= 1 << 16 else ("U32", np.uint32)

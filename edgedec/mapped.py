@@ -23,7 +23,10 @@ from numpy.typing import NDArray
 from edgedec.errors import BundleError, EdgedecError, StateError
 
 LINE = 64
-DTYPES = {"U8": "<u1", "F16": "<f2", "I32": "<i4", "F32": "<f4", "F64": "<f8"}
+DTYPES = {
+    "U8": "<u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "I32": "<i4",
+    "F16": "<f2", "F32": "<f4", "F64": "<f8",
+}  # fmt: skip
 MAX_HEADER = 64 << 20
 LARGE = 2 << 20
 """Bytes of a large page."""
@@ -79,6 +82,7 @@ class Trust:
 
 MODEL = Trust(BundleError, "this model", "export the model again")
 PART = Trust(StateError, "this part", "train it again")
+HOT_START = Trust(StateError, "a hot start", "make it anew with `edgedec warm`")
 
 
 def layout(
@@ -129,6 +133,19 @@ def open_mapped(
         raise trust.error(f"{path} cannot be mapped: {error}") from None
 
 
+def read_metadata(path: Path, trust: Trust) -> dict[str, str]:
+    """What a file says of itself; nothing else of it is looked at.
+
+    Raises:
+        EdgedecError: `trust.error`, if it says nothing.
+    """
+    try:
+        with path.open("rb") as file:
+            return _header(_header_text(file, file.seek(0, 2), path, trust), path, trust)[1]
+    except OSError as error:
+        raise trust.error(f"{path} cannot be read: {error}") from None
+
+
 def _ask_for_large_pages(data: mmap.mmap) -> None:
     """Weights in large pages are found sooner: steps take 1-3 % less (bench/LOG.md).
 
@@ -160,17 +177,11 @@ def _places(
     trust: Trust,
 ) -> dict[str, Place]:
     size = file.seek(0, 2)
-    file.seek(0)
-    length = int.from_bytes(file.read(8), "little")
-    if size < 8 or length > min(MAX_HEADER, size - 8):
-        raise trust.error(
-            f"{path} has {size} bytes and says that its header has {length}: it is cut off or is "
-            "no safetensors file"
-        )
-    start = 8 + length
+    text = _header_text(file, size, path, trust)
+    start = 8 + len(text)
     if start % LINE:
         raise trust.error(f"{path}: its data begin at byte {start}, no multiple of {LINE}")
-    header, metadata = _header(file.read(length), path, trust)
+    header, metadata = _header(text, path, trust)
     wanted = expected(metadata)
     _check_names(path, header, wanted, trust)
     places: dict[str, Place] = {}
@@ -180,6 +191,17 @@ def _places(
         places[name] = Place(wanted[name].dtype, wanted[name].shape, offset)
     _check_places(path, places, (start, size), trust)
     return places
+
+
+def _header_text(file: BinaryIO, size: int, path: Path, trust: Trust) -> bytes:
+    file.seek(0)
+    length = int.from_bytes(file.read(8), "little")
+    if size < 8 or length > min(MAX_HEADER, size - 8):
+        raise trust.error(
+            f"{path} has {size} bytes and says that its header has {length}: it is cut off or is "
+            "no safetensors file"
+        )
+    return file.read(length)
 
 
 def _header(text: bytes, path: Path, trust: Trust) -> tuple[dict[str, _Entry], dict[str, str]]:

@@ -239,13 +239,7 @@ def contents(path: Path) -> Contents:
     Raises:
         StateError: it says nothing of the kind.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "numpy") as file:
-            return decode(file.metadata() or {}, path)
-    except (OSError, SafetensorError) as error:
-        raise StateError(f"{path} cannot be read: {error}") from None
+    return decode(mapped.read_metadata(path, mapped.PART), path)
 
 
 def opened(

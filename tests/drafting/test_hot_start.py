@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors import safe_open
+from safetensors.numpy import load_file
 
 from edgedec import _tree, hot_start
 from edgedec.errors import StateError, WriteError
+from edgedec.mapped import Tensor, layout
 from edgedec.written import Contexts
 
 from .both import arrays
@@ -57,9 +59,19 @@ def test_what_is_read_guesses_as_what_was_written(tmp_path: Path) -> None:
     assert [each.name for each in path.parent.iterdir()] == ["hot.safetensors"]
 
 
+SAYING = {
+    "vocabulary": {"vocab": "49"},
+    "layout": {"layout": "1"},
+    "length": {"longest": "many"},
+    "count": {"contexts": "9" * 40},
+}
+"""What a file says of itself that is not so."""
+
+
 def damaged(path: Path, how: str) -> None:
     parts = load_file(path)
-    about = {"layout": "2", "vocab": str(VOCAB)}
+    with safe_open(path, "numpy") as file:
+        about = file.metadata() | SAYING.get(how, {})
     if how == "id":
         parts["ids"][0, 0] = VOCAB
     elif how == "missing":
@@ -68,27 +80,26 @@ def damaged(path: Path, how: str) -> None:
         parts["weights"] = parts["weights"].astype(np.float32)
     elif how == "shape":
         parts["ids"] = parts["ids"][:, :4].copy()
-    elif how == "vocabulary":
-        about["vocab"] = "49"
-    elif how == "layout":
-        about["layout"] = "1"
-    elif how == "length":
-        about["longest"] = "many"
     elif how == "truncated":
         path.write_bytes(path.read_bytes()[:100])
         return
     elif how == "text":
         path.write_text("not a file of tensors")
         return
-    save_file(parts, path, about)
+    kinds = {"uint8": "U8", "uint16": "U16", "uint64": "U64", "float32": "F32"}
+    tensors = {n: Tensor(kinds[str(part.dtype)], part.shape) for n, part in parts.items()}
+    data = b"".join(part.tobytes() for part in parts.values())
+    path.write_bytes(layout(tensors, about)[0] + data)
 
 
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("id", "damaged"), ("missing", "damaged"), ("type", "damaged"), ("shape", "damaged"),
+        ("id", "another vocabulary"), ("missing", "'weights' is missing"),
+        ("type", "weights is 'F32'"), ("shape", "ids is 'U16'"),
         ("vocabulary", "for a vocabulary of 49"), ("layout", "layout 1"),
-        ("length", "damaged"), ("truncated", "cannot be read"), ("text", "cannot be read"),
+        ("length", "does not say its longest"), ("count", "does not say its contexts"),
+        ("truncated", "cut off"), ("text", "no safetensors file"),
     ],
 )  # fmt: skip
 def test_a_damaged_file_is_refused_and_nothing_is_taken_over(
@@ -104,7 +115,7 @@ def test_a_damaged_file_is_refused_and_nothing_is_taken_over(
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(StateError, match="cannot be read: No such file"):
+    with pytest.raises(StateError, match=r"cannot be mapped: .*No such file"):
         hot_start.read(tmp_path / "none", _tree.Successors(1, 2, 4), VOCAB)
 
 
