@@ -64,7 +64,9 @@ def test_native_finds_what_single_texts_give(
     expected: list[Found] = search(model(engine, engine.prompt), wish)[:3]
     ours = found(engine, wish)
     assert [each.tokens for each in ours] == [each.tokens for each in expected]
-    assert [each.score for each in ours] == pytest.approx([e.score for e in expected], 1e-5)
+    scores = [each.score for each in expected]
+    # The sure ones are differences of logits of ten and more, which have six digits behind the dot.
+    assert [each.score for each in ours] == pytest.approx(scores, 1e-5, 1e-6)
     if groups == 1:
         # A session that is given another search afterwards starts from what it holds.
         session = engine.session()
