@@ -43,11 +43,13 @@ class Trail:
     def tell(self, start: int, states: Floats) -> None:
         """The states [n, K] of the text's rows `start`, `start` + 1, ...; known ones are left out.
 
-        They are copied.
+        Views are copied; an array of its own is kept, and must not be written any more.
         """
         known = max(0, self._next - start)
         if known < len(states):
-            self._waiting.append((start + known, np.array(states[known:], np.float32)))
+            own = states.base is None and not known
+            kept = states if own else np.array(states[known:], np.float32)
+            self._waiting.append((start + known, kept))
             self._next = start + len(states)
 
     def follow(self, tokens: Sequence[int]) -> None:

@@ -109,7 +109,11 @@ class Attending:
         self._trail.tell(start, self._states(outcome.hidden)[rows])
 
     def _states(self, hidden: dict[int, Floats]) -> Floats:
-        return np.concatenate([level(hidden[each]) for each in self._layers], axis=1)
+        rows, dim = hidden[self._layers[0]].shape
+        found = np.empty((rows, len(self._layers) * dim), np.float32)
+        for place, layer in enumerate(self._layers):
+            found[:, place * dim : (place + 1) * dim] = level(hidden[layer])
+        return found
 
     def reset(self) -> None:
         """Forget the text."""
@@ -131,7 +135,7 @@ class Attending:
         def expand(nodes: list[int], depth: int) -> list[Found]:
             if not depth:
                 following = np.array([tokens[place + 1] for place in places], np.int32)
-                fused = self._part.linear("fuse", np.concatenate(states))
+                fused = self._part.linear("fuse", _joined(states))
                 left = self._trail.extend(places, self._rows(following, fused))
                 given[TRUNK] = left.hidden(1)[-1:].copy()
             else:
@@ -153,3 +157,8 @@ class Attending:
         """What enters the layer: tokens, and what was made of the rows before them."""
         near = self._part.embed(tokens)
         return self._part.linear("enter", np.concatenate([near, level(states)], axis=1))
+
+
+def _joined(states: list[Floats]) -> Floats:
+    """Below each other; those of a prompt are large, and alone."""
+    return np.concatenate(states) if len(states) > 1 else states[0]

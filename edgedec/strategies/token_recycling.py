@@ -31,7 +31,7 @@ class TokenRecycling:
     width: int = 8
     order: int = 2
     rate: float = 0.5
-    sets: int = 8192
+    sets: int = 4096
     hot_start: str | None = None
 
     def __post_init__(self) -> None:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,63 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from edgedec.training.attention import attend
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The sizes of a Llama with a tied head."""
-
-    layers: int = 10
-    hidden: int = 256
-    ffn: int = 768
-    heads: int = 4
-    kv_heads: int = 2
-    head_dim: int = 64
-    vocab: int = 4096
-    context: int = 512
-    eps: float = 1e-5
-    theta: float = 10000.0
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Shape:
-        """Read the shape from a Hugging Face `config.json`."""
-        heads = config["num_attention_heads"]
-        return cls(
-            layers=config["num_hidden_layers"],
-            hidden=config["hidden_size"],
-            ffn=config["intermediate_size"],
-            heads=heads,
-            kv_heads=config.get("num_key_value_heads", heads),
-            head_dim=config.get("head_dim", config["hidden_size"] // heads),
-            vocab=config["vocab_size"],
-            context=config["max_position_embeddings"],
-            eps=config["rms_norm_eps"],
-            theta=config.get("rope_theta", 10000.0),
-        )
-
-    def config(self) -> dict[str, Any]:
-        """Return the Hugging Face `config.json` of this shape."""
-        return {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
-            "hidden_size": self.hidden,
-            "intermediate_size": self.ffn,
-            "num_hidden_layers": self.layers,
-            "num_attention_heads": self.heads,
-            "num_key_value_heads": self.kv_heads,
-            "head_dim": self.head_dim,
-            "vocab_size": self.vocab,
-            "max_position_embeddings": self.context,
-            "rms_norm_eps": self.eps,
-            "rope_theta": self.theta,
-            "hidden_act": "silu",
-            "attention_bias": False,
-            "mlp_bias": False,
-            "tie_word_embeddings": True,
-            "bos_token_id": 0,
-            "eos_token_id": 0,
-            "torch_dtype": "float16",
-        }
+from edgedec.training.sizes import Shape
 
 
 def rope_tables(shape: Shape, length: int) -> tuple[Tensor, Tensor]:

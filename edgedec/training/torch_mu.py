@@ -8,9 +8,8 @@ the padding changes nothing but rounding.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,64 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from edgedec.training.attention import attend, attend_all
-from edgedec.training.torch_llama import Layer, Shape, TorchLlama, rope_tables, rotate
+from edgedec.training.sizes import MuShape, Shape
+from edgedec.training.torch_llama import Layer, TorchLlama, rope_tables, rotate
 
 Tables = tuple[Tensor, Tensor]
-
-
-@dataclass(frozen=True)
-class MuShape(Shape):
-    """The sizes of an encoder-decoder; `layers` are the encoder's."""
-
-    layers: int = 6
-    decoder_layers: int = 3
-    context: int = 320
-    eps: float = 1e-6
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> MuShape:
-        """Read the shape from a `config.json` of model type `mu`."""
-        return cls(
-            layers=config["n_encoder_layer"],
-            decoder_layers=config["n_decoder_layer"],
-            hidden=config["n_embd"],
-            ffn=config["hidden_dim"],
-            heads=config["n_head"],
-            kv_heads=config["n_kv_head"],
-            head_dim=config["qkv_embd"] // config["n_head"],
-            vocab=config["vocab_size"],
-            context=config["block_size"],
-            eps=config["rms_norm_eps"],
-            theta=config["rope_theta"],
-        )
-
-    def config(self) -> dict[str, Any]:
-        """Return the `config.json` of this shape."""
-        return {
-            "architectures": ["Mu"],
-            "model_type": "mu",
-            "n_encoder_layer": self.layers,
-            "n_decoder_layer": self.decoder_layers,
-            "n_embd": self.hidden,
-            "qkv_embd": self.heads * self.head_dim,
-            "hidden_dim": self.ffn,
-            "n_head": self.heads,
-            "n_kv_head": self.kv_heads,
-            "is_interleaved": True,
-            "block_size": self.context,
-            "rope_theta": self.theta,
-            "rope_factor": 1.0,
-            "rms_norm_eps": self.eps,
-            "gated": True,
-            "vocab_size": self.vocab,
-            "pad_token_id": 0,
-            "bos_token_id": 0,
-            "eos_token_id": 0,
-            "decoder_start_token_id": 0,
-            "tie_word_embeddings": True,
-            "is_encoder_decoder": True,
-            "torch_dtype": "float16",
-        }
 
 
 class Pairs(NamedTuple):

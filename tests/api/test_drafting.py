@@ -115,7 +115,7 @@ def test_recursive_rejection_gives_a_text_of_the_model() -> None:
         ({"strategy": "trigram+magic"}, UnsupportedError, "no 'magic'"),
         ({"policy": "all"}, UnsupportedError, "no policy 'all'"),
         ({"acceptance": "all"}, UnsupportedError, "no acceptance 'all'"),
-        ({"strategy_options": {"token_recycling.hot_start": "none"}}, StateError, "cannot be read"),
+        ({"strategy_options": {"token_recycling.hot_start": "none"}}, StateError, "No such file"),
     ],
 )
 def test_absurd_options_are_one_line(

@@ -19,7 +19,8 @@ from edgedec.training.pretrain import (  # noqa: E402
     Trainer,
     make_optimisers,
 )
-from edgedec.training.torch_llama import Shape, TorchLlama  # noqa: E402
+from edgedec.training.sizes import Shape  # noqa: E402
+from edgedec.training.torch_llama import TorchLlama  # noqa: E402
 
 SHAPE = Shape(layers=2, hidden=16, ffn=32, heads=2, kv_heads=1, head_dim=8, vocab=40, context=16)
 

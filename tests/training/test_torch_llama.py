@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.full
 
 from edgedec.training.attention import attend  # noqa: E402 - needs torch
+from edgedec.training.sizes import Shape  # noqa: E402
 from edgedec.training.torch_llama import (  # noqa: E402
-    Shape,
     TorchLlama,
     layer_keep,
     load_hugging_face,

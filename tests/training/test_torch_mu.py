@@ -15,9 +15,9 @@ from edgedec.models.reference.fix.passages import make_stream  # noqa: E402
 from edgedec.models.reference.fix.recipe import Bucket, Recipe  # noqa: E402
 from edgedec.models.reference.stories.tokenizer import train_tokenizer  # noqa: E402
 from edgedec.training.attention import attend_all  # noqa: E402
-from edgedec.training.torch_llama import Shape, TorchLlama  # noqa: E402
+from edgedec.training.sizes import MuShape, Shape  # noqa: E402
+from edgedec.training.torch_llama import TorchLlama  # noqa: E402
 from edgedec.training.torch_mu import (  # noqa: E402
-    MuShape,
     Pairs,
     TorchMu,
     from_llama,

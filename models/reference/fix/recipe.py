@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from edgedec.training.torch_mu import MuShape
+from edgedec.training.sizes import MuShape
 
 SHAPE = MuShape(layers=6, decoder_layers=3, hidden=384, ffn=1024, heads=6, kv_heads=2)
 

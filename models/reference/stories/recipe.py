@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from edgedec.training.torch_llama import Shape
+from edgedec.training.sizes import Shape
 
 
 @dataclass(frozen=True)
