@@ -1,7 +1,8 @@
-"""Measure a model folder: python .../evaluate.py --data D --model FOLDER --out FILE.
+"""Measure `fix`: python .../evaluate.py --data D --model FOLDER --out FILE.
 
 Writes the JSON that the model card quotes. Everything is measured on held-out text, decoded
-greedily in bf16.
+greedily: a model folder in bf16 with torch (half an hour on one core), a bundle as it runs (a
+minute or two).
 """
 
 from __future__ import annotations
@@ -11,19 +12,25 @@ import json
 import random
 import re
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
 
+import edgedec
+from edgedec.errors import InputError
 from edgedec.models.reference.fix.damage import careless, damage, untouched
 from edgedec.models.reference.fix.passages import Stream, make_stream
-from edgedec.models.reference.fix.score import Score
+from edgedec.models.reference.fix.score import Score, align
 from edgedec.models.reference.stories.data import HELD_OUT_BOOKS, Texts, load_texts
 from edgedec.training.torch_mu import TorchMu, load_official
 
 BATCH_TOKENS = 6144
 LIMITS = (30, 60, 120, 180, 290)  # tokens of a passage, one after the other
+LONGEST = 320
+LOST = 6
 SPARE = 24  # tokens that an output may be longer than its source
 SAMPLES = (
     "teh cat sat on teh mat",
@@ -133,10 +140,34 @@ def passages(stream: Stream, count: int, rng: random.Random) -> list[str]:
     return list(found)
 
 
-def measure(
-    model: TorchMu, tokenizer: Tokenizer, streams: dict[str, Stream], count: int
-) -> dict[str, object]:
-    """All numbers: the same passages damaged and clean, and short lines typed in a hurry."""
+Restore = Callable[[list[str]], list[str | None]]
+"""Texts put right; None for one that is too long to be read."""
+
+
+def by_weights(folder: Path) -> Restore:
+    """What the weights of a model folder make of texts."""
+    model = load_official(folder).eval()
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return lambda texts: list(restore_texts(model, tokenizer, texts))
+
+
+def by_bundle(path: Path) -> Restore:
+    """What a bundle makes of them."""
+    model = edgedec.load(path)
+
+    def restored(text: str) -> str | None:
+        with suppress(InputError):
+            return model.generate(text, temperature=0.0, max_new_tokens=LONGEST).text
+        return None
+
+    return lambda texts: [restored(text) for text in texts]
+
+
+def measure(restored_by: Restore, streams: dict[str, Stream], count: int) -> dict[str, object]:
+    """All numbers: the same passages damaged and clean, and short lines typed in a hurry.
+
+    `lost` are passages with six word errors or more; `too_long` ones count nowhere.
+    """
     results: dict[str, object] = {}
     failures: list[dict[str, str]] = []
     for name, stream in streams.items():
@@ -149,14 +180,17 @@ def measure(
             "careless": [(text, careless(text, rng)) for text in lines],
         }
         for kind, pairs in sets.items():
-            restored = restore_texts(model, tokenizer, [damaged.text for _, damaged in pairs])
+            outputs = restored_by([damaged.text for _, damaged in pairs])
+            done = [(t, d, o) for (t, d), o in zip(pairs, outputs, strict=True) if o is not None]
             score = Score()
-            for (text, damaged), output in zip(pairs, restored, strict=True):
+            for text, damaged, output in done:
                 score.add(text, damaged, output)
-            results[f"{name}, {kind}"] = score.report()
-            wrong = [(t, d.text, o) for (t, d), o in zip(pairs, restored, strict=True) if o != t]
+            lost = sum(align(t.split(), o.split()).errors >= LOST for t, _, o in done)
+            found = {"lost": lost, "too_long": len(pairs) - len(done)}
+            results[f"{name}, {kind}"] = {**score.report(), **found}
+            wrong = [(t, d.text, o) for t, d, o in done if o != t]
             failures += [{"clean": t, "source": d, "restored": o} for t, d, o in wrong[:6]]
-    samples = restore_texts(model, tokenizer, list(SAMPLES))
+    samples = restored_by(list(SAMPLES))
     return {
         "results": results,
         "samples": dict(zip(SAMPLES, samples, strict=True)),
@@ -168,15 +202,18 @@ def main() -> None:
     """Evaluate one model and write a JSON file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--model", type=Path, required=True, help="a folder of package.py")
+    parser.add_argument("--model", type=Path, required=True, help="a folder of package.py, or a "
+                        "bundle")  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
     parser.add_argument("--count", type=int, default=400, help="passages of each source")
     arguments = parser.parse_args()
     started = time.monotonic()
     tokenizer = Tokenizer.from_file(str(arguments.model / "tokenizer.json"))
     streams = held_out_streams(load_texts(arguments.data), arguments.data, tokenizer)
-    model = load_official(arguments.model).eval()
-    found = measure(model, tokenizer, streams, arguments.count)
+    is_bundle = (arguments.model / "manifest.json").exists()
+    found = measure(
+        (by_bundle if is_bundle else by_weights)(arguments.model), streams, arguments.count
+    )
     text = json.dumps({**found, "seconds": round(time.monotonic() - started)}, indent=1) + "\n"
     arguments.out.write_text(text, encoding="utf-8")
 
