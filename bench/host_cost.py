@@ -92,6 +92,8 @@ def turns(strategy: str, policy: str, temperature: float, tokens: int) -> dict[s
     found: list[tuple[float, int, float]] = []
     log: list[tuple[Any, int, float]] = []
     asked = FREE if strategy == "free" else strategy
+    with edgedec.load("stories", strategy=asked):
+        pass  # the device is measured here if it has not been: sessions that are timed cannot fork
     with timed(log), edgedec.load("stories", strategy=asked, policy=policy) as model:
         planner = model._planner
         for seed, prompt in enumerate(shipped("story").prompts):
