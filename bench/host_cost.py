@@ -82,6 +82,13 @@ def timed(log: list[tuple[Any, int, float]]) -> Iterator[None]:
         yield
 
 
+def measure_device() -> None:
+    """Now, if it has not been: sessions that are timed cannot fork."""
+    import edgedec
+
+    edgedec.load("stories").close()
+
+
 def turns(strategy: str, policy: str, temperature: float, tokens: int) -> dict[str, Any]:
     """Milliseconds of host time of the turns of some texts."""
     import edgedec
@@ -92,8 +99,6 @@ def turns(strategy: str, policy: str, temperature: float, tokens: int) -> dict[s
     found: list[tuple[float, int, float]] = []
     log: list[tuple[Any, int, float]] = []
     asked = FREE if strategy == "free" else strategy
-    with edgedec.load("stories", strategy=asked):
-        pass  # the device is measured here if it has not been: sessions that are timed cannot fork
     with timed(log), edgedec.load("stories", strategy=asked, policy=policy) as model:
         planner = model._planner
         for seed, prompt in enumerate(shipped("story").prompts):
@@ -142,6 +147,7 @@ def main(count: int, twin: bool, source: bool, as_json: bool) -> None:
         os.environ["EDGEDEC_COMPILED"] = "0"
     if twin:
         sys.modules["edgedec._tree._fast"] = None  # type: ignore[assignment]
+    measure_device()
     rows = [
         turns(strategy, policy, temperature, count)
         for strategy, policy in CASES

@@ -18,7 +18,7 @@ import torch
 
 from edgedec.bundle import cache_folder
 from edgedec.errors import InputError, StateError, UsageError
-from edgedec.training.pretrain import Rates, Report, Schedule, Trainer
+from edgedec.training.pretrain import Rates, Report, Schedule, Trainer, read_checkpoint
 from edgedec.training.texts import Shuffled, held_batches
 from edgedec.training.trainee import Hear, Options, Stopped, Tally, Trainee, expected
 
@@ -222,8 +222,7 @@ class _Run(Trainer):
         """Continue the kept run if it is the same; what was finished otherwise is begun anew."""
         name = self._terms.strategy
         try:
-            # It may come from another device; what takes it up puts it where it belongs.
-            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+            state = read_checkpoint(self.checkpoint)
             kept, end = state["terms"], state["end"]
         except Exception as error:
             raise StateError(

@@ -155,7 +155,7 @@ class Trainer:
 
     def resume(self) -> None:
         """Continue from the checkpoint."""
-        self.restore(torch.load(self.checkpoint, map_location="cpu", weights_only=True))
+        self.restore(read_checkpoint(self.checkpoint))
 
     def state(self) -> dict[str, Any]:
         """All that a run which goes on from here needs."""
@@ -174,6 +174,13 @@ class Trainer:
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         torch.set_rng_state(state["rng"])
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a `Trainer` kept, on the CPU: another device may have written it, and whoever takes it
+    up puts it where it belongs."""
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
 
 
 def compiled_for(

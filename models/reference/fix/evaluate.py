@@ -29,7 +29,6 @@ from edgedec.training.torch_mu import TorchMu, load_official
 
 BATCH_TOKENS = 6144
 LIMITS = (30, 60, 120, 180, 290)  # tokens of a passage, one after the other
-LONGEST = 320
 LOST = 6
 SPARE = 24  # tokens that an output may be longer than its source
 SAMPLES = (
@@ -157,7 +156,7 @@ def by_bundle(path: Path) -> Restore:
 
     def restored(text: str) -> str | None:
         with suppress(InputError):
-            return model.generate(text, temperature=0.0, max_new_tokens=LONGEST).text
+            return model.generate(text, temperature=0.0, max_new_tokens=model.context).text
         return None
 
     return lambda texts: [restored(text) for text in texts]

@@ -10,10 +10,9 @@ import hashlib
 import json
 from pathlib import Path
 
-import torch
-
 from edgedec.models.reference.fix.recipe import Recipe
 from edgedec.models.reference.stories.data import END
+from edgedec.training.pretrain import read_checkpoint
 from edgedec.training.torch_mu import TorchMu, save_official
 
 STORIES = Path(__file__).parents[1] / "stories" / "checkpoint"
@@ -68,7 +67,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     model = TorchMu(Recipe().shape)
-    state = torch.load(arguments.run / "checkpoint.pt", weights_only=True)
+    state = read_checkpoint(arguments.run / "checkpoint.pt")
     model.load_state_dict(state["model"])
     made = {
         "recipe": "models/reference/fix",

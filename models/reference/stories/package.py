@@ -10,10 +10,9 @@ import json
 import shutil
 from pathlib import Path
 
-import torch
-
 from edgedec.models.reference.stories.data import ASSISTANT, END, USER
 from edgedec.models.reference.stories.recipe import WIDE, Recipe
+from edgedec.training.pretrain import read_checkpoint
 from edgedec.training.torch_llama import TorchLlama, save_hugging_face
 
 CHAT_TEMPLATE = (
@@ -63,7 +62,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     model = TorchLlama((WIDE if arguments.wide else Recipe()).shape)
-    state = torch.load(arguments.run / "checkpoint.pt", weights_only=True)
+    state = read_checkpoint(arguments.run / "checkpoint.pt")
     model.load_state_dict(state["model"])
     write_folder(model, arguments.data / "seed" / "tokenizer.json", arguments.out)
     print(f"step {state['step']}, {state['tokens']} tokens: {arguments.out}")

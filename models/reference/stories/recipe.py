@@ -10,7 +10,8 @@ from edgedec.training.sizes import Shape
 
 @dataclass(frozen=True)
 class Phase:
-    """Up to `until` (share of the run): row length, and rows of each stream in a batch."""
+    """Up to `until` (share of the run, 1 in the last): row length, and rows of each stream in a
+    batch."""
 
     until: float
     length: int
@@ -68,7 +69,7 @@ class Recipe:
         """How many rows of this length a stream has given before a step."""
         rows = begin = 0
         for phase in self.phases:
-            end = self.steps if phase is self.phases[-1] else self._end(phase)
+            end = self._end(phase)
             if phase.length == length:
                 rows += phase.rows.get(name, 0) * (min(max(step, begin), end) - begin)
             begin = end

@@ -23,7 +23,7 @@ NAMES = tuple(
         "Katy",
     )
 )
-_NAME = re.compile(r"\b(" + "|".join(NAMES) + r")\b")
+NAME = re.compile(r"\b(" + "|".join(NAMES) + r")\b")
 _BREAK = re.compile(r"(?<=[.!?])\s+(?=[\"A-Z])|(?<=[.!?][\"'])\s+(?=[\"A-Z])")
 _TITLE = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|No|vol|Vol|[A-Z])\.$")
 _PLAIN = re.compile(r"[A-Za-z0-9 ,.;:!?'\"-]+")
@@ -112,7 +112,7 @@ class Pool:
         """Cut texts into usable paragraphs (a blank or single line break parts them)."""
         cut = (usable_sentences(line) for text in texts for line in text.split("\n"))
         paragraphs = tuple(sentences for sentences in cut if sentences)
-        named = tuple(i for i, p in enumerate(paragraphs) if any(_NAME.search(s) for s in p))
+        named = tuple(i for i, p in enumerate(paragraphs) if any(NAME.search(s) for s in p))
         paired = tuple(i for i in named if any(_two_names(s) for s in paragraphs[i]))
         spoken = tuple(i for i, p in enumerate(paragraphs) if any(_one_speech(s) for s in p))
         found = {item for p in paragraphs for s in p for item in series_items(s)}
@@ -139,7 +139,7 @@ def _usable(sentence: str) -> bool:
 
 
 def _two_names(sentence: str) -> bool:
-    return len(set(_NAME.findall(sentence))) > 1
+    return len(set(NAME.findall(sentence))) > 1
 
 
 def _one_speech(sentence: str) -> bool:
@@ -237,7 +237,7 @@ def _rename(rng: random.Random, pool: Pool) -> tuple[str, str] | None:
     # telling two names apart is the hard part: training can ask for more of it
     among = pool.paired if pool.paired and rng.random() < pool.paired_share else pool.named
     text = " ".join(_passage(rng, pool, rng.choice(among), 1, 3))
-    present = set(_NAME.findall(text))
+    present = set(NAME.findall(text))
     if not present:
         return None
     free = [name for name in NAMES if name not in text]
