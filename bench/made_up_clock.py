@@ -22,13 +22,16 @@ import numpy as np
 
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
 STEPS = {
-    # Microseconds of a step by rows: `stories` on Zen 4, and 135 M where rows are nearly free.
+    # Microseconds of a step by rows: both models on Zen 4, and 135 M where rows are nearly free.
     "stories": (112, 142, 170, 197, 280, 355, 530, 700, 1050, 1400, 2800),
+    "fix": (85, 105, 135, 160, 205, 250, 400, 540, 800, 1060, 2100),
     "135m": (2000, 2060, 2120, 2200, 2380, 2600, 3300, 4200, 6300, 8400, 16800),
 }
 PLAIN, DRAFTED = 12.0, 16.0
 """Microseconds of the host in a plain turn, and more in one in which somebody was asked."""
-ASKED = {"Counts": 5.0, "Lookup": 4.0, "Pool": 5.0, "Recycler": 16.0}
+ASKED = {
+    "Copyist": 10.0, "Counts": 5.0, "Editor": 10.0, "Lookup": 4.0, "Pool": 5.0, "Recycler": 16.0,
+}  # fmt: skip
 OTHERS = 330.0
 """What a drafter takes: one of these, or one that runs a part of its own."""
 NOISE, HELD_UP, CHANGES = 0.08, 0.002, 1 / 3000

@@ -1,8 +1,8 @@
 """The seams of edgedec: what a runtime offers, what a drafter is, and what passes between them.
 
-Read this first, then `decode.py`. A runtime never knows a strategy and a strategy never knows a
-runtime; the loop in `decode.py` stands between them. What a model *is* stands in
-`architecture.py`, what export *writes* in `manifest.py`, what runtimes look like in `devices.py`.
+Read this first, then `decode.py`, the loop that stands between runtimes and strategies: neither
+knows the other. What a model *is* stands in `architecture.py`, what export *writes* in
+`manifest.py`, what runtimes look like in `devices.py`.
 
 A session is a tree of rows. Committed rows are the trunk; rows since then are *living* and have
 handles 0, 1, 2, ... in the order in which they were stepped: a step of n rows takes the next n.
@@ -35,9 +35,6 @@ Layers = tuple[range, ...]
 
 Exactness = Literal["bitwise", "token"]
 """`bitwise`: a row's numbers do not depend on its neighbours; `token`: but for near ties."""
-
-
-# --- a session and its steps -----------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +136,10 @@ class Session(Protocol):
     def source_key(self) -> str:
         """A digest of what `encode` was given; empty before."""
 
+    @property
+    def source_states(self) -> Floats | None:
+        """The encoder's rows [n, D] before its final norm; None where they are not kept."""
+
     def encode(self, source: Ints | Floats) -> None:
         """Run the encoder over a source (ids, or features [n, F]) and keep what it gives.
 
@@ -170,7 +171,8 @@ class Capabilities:
     `prompt_rows`: how many rows of a prompt a step should take (more are not faster, or too big).
     `row_widths`: the only numbers of rows a step may have (the loop pads), None for any. `cuts`:
     layers at which a range may begin or end. `hidden_layers`: layers whose output can be wanted.
-    `kv_types`: storage of keys and values, the default first.
+    `source_states`: an encoder's is there to read. `kv_types`: storage of keys and values, the
+    default first.
     """
 
     max_rows: int
@@ -181,6 +183,7 @@ class Capabilities:
     hidden_layers: tuple[int, ...] = ()
     learned_ids: bool = False
     encoder: bool = False
+    source_states: bool = False
     roots: int = 1
     exactness: Exactness = "token"
     kv_types: tuple[str, ...] = ("fp32",)
@@ -206,9 +209,6 @@ class Engine(Protocol):
         """Give the weights back; its sessions end with it."""
 
 
-# --- drafting ----------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Began:
     """Living rows that ran the first `layer` layers, from where the step resumes.
@@ -225,18 +225,17 @@ class Draft:
     """Proposed continuations as a tree of n nodes, parents first (-1: follows the last token).
 
     `score[n]` is the drafter's uncalibrated probability of a node given its parent, `rank[n]` its
-    place among its siblings.
+    place among its siblings. `began`: some of its rows have run their early layers.
 
     Riders are learned ids that hang below a node as a chain, are never emitted, and prepare the
-    next draft. `riders[0]` hang below the last token, `riders[i + 1]` below node i; `gains[j]` is
-    what the j-th rider of the node that is accepted last is expected to add to the next turn, in
-    tokens. The planner checks as many of them as pay, those of the last token also below nodes of
-    others. With `lanes` they are as many chains: rider j hangs below rider j - lanes.
+    next draft: `riders[0]` below the last token, `riders[i + 1]` below node i. `gains[j]` is what
+    the j-th rider of the node accepted last is expected to add to the next turn, in tokens. The
+    planner checks as many as pay, those of the last token also below nodes of others. With `lanes`
+    they are as many chains: rider j hangs below rider j - lanes.
 
-    A `whole` draft is checked as it is, neither merged nor pruned. `law` [n + 1, V] are the
-    distributions from which the children of the root and of each node were drawn without
-    replacement: with it a draft can be accepted by recursive rejection. `began`: some of its rows
-    have run their early layers.
+    A `whole` draft is checked as it is, neither merged nor pruned. `law` [n + 1, V], from which the
+    children of the root and of each node were drawn without replacement, lets it be accepted by
+    recursive rejection.
     """
 
     tokens: Ints
@@ -273,10 +272,10 @@ class Context:
     """What a drafter may look at: all tokens so far, and how many of them were the prompt (with an
     encoder: what the decoder begins with, `source` being what the encoder has read).
 
-    The session has not run the last `pending` of the tokens: one, or the end of a prompt.
-    Between two calls of `Drafter.reset` the tokens only grow. At a `temperature` above 0 they are
-    drawn with the noise that `edgedec.gumbel` makes of seed and output index; a drafter with its
-    own probabilities q guesses best by the largest log q / temperature + noise.
+    The session has not run the last `pending` of the tokens: one, or a prompt's end. They only grow
+    between two calls of `Drafter.reset`. At a `temperature` above 0 they are drawn with the noise
+    that `edgedec.gumbel` makes of seed and output index; a drafter with probabilities q of its own
+    guesses best by the largest log q / temperature + noise.
     """
 
     tokens: list[int]
@@ -296,12 +295,12 @@ class Context:
 class Outcome:
     """One turn of the loop, told to every drafter.
 
-    `tree` is what was checked, its node i being step row i + 1 (row 0 is the last token emitted
-    before), its riders the rows after the nodes, in the order of their lists; `accepted` the nodes
-    on the accepted path; `emitted` the tokens that came out after those of `context`. `topk`
-    [rows, k] and `hidden` [rows, D] hold what the strategies' `Needs` asked for, of all rows.
-    `worth[i]`, if riders were offered, is what checking node i promised those who offered them: its
-    probability less the price of its row, in tokens, and of that their share. The arrays are views.
+    `tree` is what was checked, its node i being step row i + 1 (row 0 is the last token before),
+    its riders the rows after the nodes, in the order of their lists; `accepted` the nodes on the
+    accepted path; `emitted` the tokens that came after those of `context`. `topk` [rows, k] and
+    `hidden` [rows, D] hold what the strategies' `Needs` asked for. `worth[i]`, if riders were
+    offered, is what checking node i promised those who offered them: its probability less the price
+    of its row, in tokens, and of that their share. The arrays are views.
     """
 
     tree: Draft
@@ -332,6 +331,10 @@ class Host(Protocol):
     def rows(self) -> int:
         """How many scratch rows there are in this turn: the next one gets this handle."""
 
+    @property
+    def source_states(self) -> Floats | None:
+        """That of the session."""
+
     def data(self, strategy: str) -> Path | None:
         """The bundle's `strategies/<strategy>.safetensors`, if there is one."""
 
@@ -358,9 +361,9 @@ class Host(Protocol):
 class Drafter(Protocol):
     """The state of one strategy in one conversation.
 
-    One that needs hidden states has `read(start, hidden)` as well: it is told those of the
-    rows `start`, `start + 1`, ... of the text that ran without its being asked: a prompt's, and of
-    turns in which others were. Turns in which nobody was asked it never hears of.
+    One that needs hidden states has `read(start, hidden)` as well: it is told those of the rows
+    `start`, `start + 1`, ... that ran without its being asked: a prompt's, and of turns in which
+    others were. Turns in which nobody was asked it never hears of.
     """
 
     def propose(self, context: Context, budget: int) -> Draft:

@@ -71,7 +71,7 @@ class Drafting:
         """For `auto`, without what this model lacks something for; else as it is.
 
         What was trained for the model is taken where its part says that it pays, the most
-        promising first, as many as the planner takes.
+        promising first, as many as the planner takes; it may do better what another one does.
         """
         if self.requested != AUTO:
             return self
@@ -82,7 +82,8 @@ class Drafting:
         free = [part for part in fitting if not _trained(part)]
         rest = {part.name: promise for part in fitting if (promise := _promise(part, host)) > 0}
         best = sorted(rest, key=lambda name: -rest[name])[: MAX_SOURCES - len(free)]
-        chosen = {part.name for part in free} | {*best}
+        better = {name for part in fitting if part.name in best for name in _replaced(part)}
+        chosen = {part.name for part in free} - better | {*best}
         return replace(self, parts=tuple(part for part in fitting if part.name in chosen))
 
     def needs(self, host: Host) -> Needs:
@@ -115,6 +116,11 @@ def _fits(part: Named, host: Host) -> bool:
 
 def _trained(part: Named) -> bool:
     return getattr(part.strategy, "trained", False)
+
+
+def _replaced(part: Named) -> tuple[str, ...]:
+    found: tuple[str, ...] = getattr(part.strategy, "replaces", ())
+    return found
 
 
 def _is_meant(part: Named, host: Host) -> bool:

@@ -63,6 +63,11 @@ class Scratch:
         self._parts: dict[str, Part | None] = {}
         self._engines: list[Engine] = []
 
+    @property
+    def source_states(self) -> Floats | None:
+        """What the encoder made of the source, where the runtime shows it."""
+        return self._session.source_states
+
     def data(self, strategy: str) -> Path | None:
         """The bundle's file for a strategy, if there is one."""
         return self._files.data(strategy)

@@ -97,12 +97,13 @@ class Part(Protocol):
 
 class Trained:
     """What strategies with a part have in common: `auto` may take them, and the whole model has the
-    last word on what they guess."""
+    last word on what they guess. Where it takes one, those that it `replaces` are left out."""
 
     __slots__ = ()
 
     automatic: ClassVar[bool] = True
     trained: ClassVar[bool] = True
+    replaces: ClassVar[tuple[str, ...]] = ()
 
     @property
     def lossy(self) -> bool:

@@ -32,7 +32,7 @@ class Passage:
     sizes: tuple[int, ...]
     words: tuple[str, ...]
     _starts: list[int] = field(init=False, repr=False)
-    _pairs: dict[tuple[int, int], int] = field(default_factory=dict, init=False, repr=False)
+    _pairs: dict[tuple[int, int], list[int]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         starts = [index for index, size in enumerate(self.sizes) if size]
@@ -55,12 +55,26 @@ class Passage:
         """The token at which a word begins."""
         return self._starts[index]
 
-    def after(self, first: int, second: int) -> int:
-        """The place behind two tokens, where they stand in one place only; else -1."""
+    def behind(self, written: Sequence[int], near: int) -> tuple[int, int]:
+        """The place behind what was written, where its last tokens stand here too, and how many do.
+
+        Of several places the one with the most such tokens, then the nearest to `near`; (-1, 0)
+        where not even two stand anywhere.
+        """
         if not self._pairs:
             for index, pair in enumerate(pairwise(self.tokens)):
-                self._pairs[pair] = -1 if pair in self._pairs else index + 2
-        return self._pairs.get((first, second), -1)
+                self._pairs.setdefault(pair, []).append(index + 2)
+        found, best = (-1, 0), (0, 0)
+        for place in self._pairs.get((written[-2], written[-1]), ()):
+            same = 2
+            while same < min(place, len(written)) and (
+                self.tokens[place - same - 1] == written[-same - 1]
+            ):
+                same += 1
+            rank = same, -abs(place - near)
+            if not best[0] or rank > best:
+                found, best = (place, same), rank
+        return found
 
 
 class Words:
@@ -82,6 +96,13 @@ class Words:
             )
             shown = list(zip(tokens, self._pieces(tokens), strict=True))
         return _passage(tokens, [piece for _, piece in shown])
+
+    def written(self, tokens: Sequence[int]) -> tuple[Passage, list[bool]]:
+        """Tokens of the decoder as a passage, and which of them are part of its text."""
+        pieces = self._pieces(tokens)
+        shown = [bool(piece) for piece in pieces]
+        kept = [token for token, is_text in zip(tokens, shown, strict=True) if is_text]
+        return _passage(kept, [piece for piece in pieces if piece]), shown
 
     def plain(self, tokens: Sequence[int]) -> list[str]:
         """The words that tokens of the output make, in lower case; a mark is an empty one."""

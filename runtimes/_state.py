@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,13 @@ floats, or bytes where a shape has one dimension."""
 class Heard:
     """What the encoder has read: how many rows it gave, and the source's key; nothing by default.
 
-    The two are the session's `source_rows` and `source_key`.
+    The two are the session's `source_rows` and `source_key`. `states` are the rows [rows, D], where
+    they are kept; no file holds them.
     """
 
     rows: int = 0
     key: str = ""
+    states: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -294,6 +294,11 @@ class FakeSession:
         """The digest of the source; "" before the first."""
         return self._heard.key
 
+    @property
+    def source_states(self) -> Floats | None:
+        """None: it has no states."""
+        return None
+
     def encode(self, source: Ints | Floats) -> None:
         """Read a source: another source, another text. A trunk from before is dropped."""
         root, heard = self._engine.read(source)

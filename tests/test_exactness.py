@@ -15,7 +15,7 @@ from edgedec.runtimes import native
 # Thousands of turns each, beside other tests on slow machines.
 pytestmark = pytest.mark.timeout(900)
 
-MODELS = {"stories": ["aggressive"], "fix": []}
+MODELS = {"stories": ["aggressive", "edit_tags"], "fix": []}
 """The bundled models, and what cannot draft for them."""
 PROGRAM = Path(__file__).parents[1] / "bench" / "exactness.py"
 

@@ -135,6 +135,7 @@ def _common(real: Capabilities, shadow: Capabilities, scale: Scale) -> Capabilit
         resume=real.resume and shadow.resume,
         learned_ids=real.learned_ids and shadow.learned_ids,
         encoder=real.encoder and shadow.encoder,
+        source_states=real.source_states and shadow.source_states,
     )
 
 
@@ -204,6 +205,11 @@ class ReplaySession:
     def source_key(self) -> str:
         """That of the real model."""
         return self._real.source_key
+
+    @property
+    def source_states(self) -> Floats | None:
+        """Those of the real model."""
+        return self._real.source_states
 
     def encode(self, source: Ints | Floats) -> None:
         """Both read it; the shadow's ids wrap around."""

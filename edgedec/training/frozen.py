@@ -199,7 +199,8 @@ class Frozen:
         layers = self.architecture.decoder.layers
         if self.architecture.encoder is None:
             return [None] * len(layers)
-        memory, seen = self._encode(batch)
+        rows, seen = self.encoded(batch)
+        memory = self._after("encoder", self.architecture.encoder, rows)
         mask = torch.zeros(seen.shape).masked_fill_(~seen, -torch.inf)[:, None, None]
         found: list[Crossed | None] = []
         for index, layer in enumerate(layers):
@@ -208,8 +209,9 @@ class Frozen:
             found.append(None if read is None else (*read, mask))
         return found
 
-    def _encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The encoder's rows [b, s, D], and which of them [b, s] are not just filling up."""
+    def encoded(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The encoder's rows before its final norm [b, s, D], and which of them [b, s] are not just
+        filling up."""
         stack, ids, lengths = self.architecture.encoder, batch.sources, batch.source_lengths
         assert stack is not None and ids is not None and lengths is not None
         own, spec = self.weights.get("encoder.embed.weight"), self.architecture.source_embed
@@ -221,7 +223,7 @@ class Frozen:
         x = self._enter("encoder", stack, x, positions)
         for layer, w in zip(stack.layers, self._layers["encoder"], strict=True):
             x, _ = block(x, layer, w, sight)
-        return self._after("encoder", stack, x), real
+        return x, real
 
     def _enter(self, prefix: str, stack: Stack, x: Tensor, positions: Tensor) -> Tensor:
         if stack.positions is not None:

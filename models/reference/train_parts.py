@@ -12,7 +12,7 @@ import os
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgedec.bundle import add_strategies, open_bundle
@@ -21,20 +21,39 @@ HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How the parts of one model are made: how much it writes, options by strategy, how matrices
-    are stored, which ones `auto` takes (bench/LOG.md says why), and which do not ship."""
+class Corpus:
+    """What is learned from: so many `tokens` that the model writes for so many `prompts`, 0: as
+    many as its script makes."""
 
     tokens: int
+    prompts: int = 0
+
+    def file(self, out: Path) -> Path:
+        """Where the prompts lie."""
+        return out / (f"prompts-{self.prompts}.jsonl" if self.prompts else "prompts.jsonl")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the parts of one model are made: what they learn from, options by strategy, how matrices
+    are stored, which ones `auto` takes (bench/LOG.md says why), which do not ship, and which learn
+    from texts of their `own`."""
+
+    corpus: Corpus
     options: dict[str, dict[str, int | float]]
     kind: str = "int4"
     automatic: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    own: dict[str, Corpus] = field(default_factory=dict)
+
+    def corpus_of(self, strategy: str) -> Corpus:
+        """What one strategy learns from."""
+        return self.own.get(strategy, self.corpus)
 
 
 RECIPES = {
     "stories": Recipe(
-        tokens=220_000,
+        Corpus(tokens=220_000),
         automatic=("attention_head",),
         options={
             "early_exit": {},
@@ -50,8 +69,12 @@ RECIPES = {
         },
     ),
     "fix": Recipe(
-        tokens=300_000,
+        Corpus(tokens=300_000),
+        automatic=("edit_tags",),
+        # What becomes of a misspelt word is learned from many: few are damaged in each passage.
+        own={"edit_tags": Corpus(tokens=3_600_000, prompts=50_000)},
         options={
+            "edit_tags": {"steps": 4000},
             "early_exit": {},
             "layer_skip": {"batch": 4, "steps": 60, "ranges": 3, "coarse": 20},
             "prompt_decoding": {"batch": 4, "points": 32, "steps": 200},
@@ -68,13 +91,14 @@ RECIPES = {
 """With the steps after which the shipped parts were done."""
 
 
-def commands(model: str, prompts: Path, out: Path) -> list[list[str]]:
+def commands(model: str, out: Path) -> list[list[str]]:
     """The commands that train the parts of a model, one for each strategy."""
     recipe = RECIPES[model]
     made = []
     for name, options in recipe.options.items():
+        corpus = recipe.corpus_of(name)
         command = ["edgedec", "train", name, "-m", str(HERE / model / "bundle")]
-        command += ["--data", str(prompts), "--tokens", str(recipe.tokens)]
+        command += ["--data", str(corpus.file(out)), "--tokens", str(corpus.tokens)]
         command += ["--kind", recipe.kind, "-o", str(out)]
         command += ["--automatic" if name in recipe.automatic else "--on-request"]
         for option, value in options.items():
@@ -89,6 +113,14 @@ def run(command: list[str]) -> None:
     # The programs of the Python that runs this come first.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     subprocess.run(command, check=True, env={**os.environ, "PATH": path})
+
+
+def write_prompts(script: Path, data: Path, corpus: Corpus, out: Path) -> None:
+    """Write the prompts of a corpus, unless they are there."""
+    place = corpus.file(out)
+    if not place.exists():
+        count = ["--count", str(corpus.prompts)] if corpus.prompts else []
+        run([sys.executable, str(script), "--data", str(data), "--out", str(place), *count])
 
 
 def install(model: str, out: Path) -> None:
@@ -115,11 +147,10 @@ def main() -> None:
     if arguments.data is None:
         parser.error("training needs --data")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    prompts = arguments.out / "prompts.jsonl"
-    if not prompts.exists():
-        script = HERE / arguments.model / "prompts.py"
-        run([sys.executable, str(script), "--data", str(arguments.data), "--out", str(prompts)])
-    for command in commands(arguments.model, prompts, arguments.out):
+    recipe = RECIPES[arguments.model]
+    for corpus in (recipe.corpus, *recipe.own.values()):
+        write_prompts(HERE / arguments.model / "prompts.py", arguments.data, corpus, arguments.out)
+    for command in commands(arguments.model, arguments.out):
         run(command)
 
 

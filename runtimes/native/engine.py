@@ -43,6 +43,7 @@ def capabilities_of(architecture: Architecture, kv_type: str) -> Capabilities:
         hidden_layers=tuple(range(layers + 1)),
         learned_ids=True,
         encoder=architecture.encoder is not None,
+        source_states=architecture.encoder is not None,
         exactness="bitwise",
         kv_types=(kv_type, *(kind for kind in KV_TYPES if kind != kv_type)),
     )

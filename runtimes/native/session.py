@@ -316,6 +316,11 @@ class NativeSession:
         """The digest of what `encode` was given, "" before."""
         return self._heard.key
 
+    @property
+    def source_states(self) -> Floats | None:
+        """The encoder's rows, as long as they are those of an encoding and not of a file."""
+        return self._heard.states
+
     def encode(self, source: Ints | Floats) -> None:
         """Run the encoder over a source and keep what cross-attention reads; the trunk is empty."""
         found = _source.checked(source, self._model)
@@ -326,7 +331,7 @@ class NativeSession:
                 self._session.source(states)
             except Refused as error:
                 raise InputError(f"there is no room for the source: {error}") from None
-            self._heard = _state.Heard(len(states), key)
+            self._heard = _state.Heard(len(states), key, states)
         self.truncate(0)
 
     # --- copies ----------------------------------------------------------------------------------

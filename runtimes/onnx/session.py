@@ -219,6 +219,11 @@ class OnnxSession:
         """The digest of the source; "" before the first and without an encoder."""
         return self._encoded.heard.key
 
+    @property
+    def source_states(self) -> Floats | None:
+        """None: the graph gives keys and values alone."""
+        return None
+
     def encode(self, source: Ints | Floats) -> None:
         """Run the encoder over a source and keep what it gives; see the contract."""
         checked, encoder = _source.checked(source, self.model), self._engine.encoder

@@ -179,3 +179,26 @@ def test_forgetting_begins_anew() -> None:
     assert second.passes < first.passes
     assert abs(third.passes - first.passes) <= 0.15 * first.passes
     assert np.isfinite(first.seconds)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "taken", "left_out"),
+    [("native", "edit_tags", "aggressive"), ("onnx", "aggressive", "edit_tags")],
+)
+def test_foreseen_edits_stand_for_the_source_where_the_runtime_shows_it(
+    runtime: str, taken: str, left_out: str
+) -> None:
+    """On `onnx` the encoder's rows are not shown: there the source itself is copied."""
+    if runtime == "native" and not native.built():
+        pytest.skip("the C engine was not built")
+    source = "She recieved a letter form her her brother and opened it at once."
+    with edgedec.load("fix", runtime=runtime, strategy="plain") as model:
+        plain = model.generate(source)
+    with edgedec.load("fix", runtime=runtime, policy="fixed") as model:
+        done = model.generate(source)
+    names = done.strategy.split("+")
+    assert taken in names and left_out not in names
+    assert (
+        done.text == plain.text == "She received a letter from her brother and opened it at once."
+    )
+    assert done.passes < plain.passes / 2

@@ -15,9 +15,10 @@ from edgedec import draft
 from edgedec.architecture import Architecture
 from edgedec.bundle import open_bundle
 from edgedec.contracts import Context, Host, Source
+from edgedec.copyist import Copyist
 from edgedec.errors import UnsupportedError, UsageError
 from edgedec.passage import Passage, Words
-from edgedec.strategies.aggressive import Aggressive, Copyist
+from edgedec.strategies.aggressive import Aggressive
 from edgedec.text import Text
 
 from .both import plain_host
@@ -135,9 +136,52 @@ def test_words_are_found_by_their_tokens() -> None:
     assert sum(passage.sizes) == len(passage.tokens) == len(TEXT.encode("The cat, again."))
 
 
-def test_a_pair_that_stands_twice_leads_nowhere() -> None:
-    passage = Passage((1, 2, 3, 1, 2), (1, 1, 1, 1, 1), ("a",) * 5)
-    assert (passage.after(1, 2), passage.after(2, 3), passage.after(9, 9)) == (-1, 3, -1)
+@given(st.lists(st.integers(1, 4), min_size=2, max_size=20), st.data())
+def test_the_place_behind_what_was_written(tokens: list[int], data: st.DataObject) -> None:
+    """Against looking everywhere: the longest run first, then the nearest place."""
+    written = data.draw(st.lists(st.integers(1, 4), min_size=2, max_size=12))
+    near = data.draw(st.integers(0, 20))
+    passage = Passage(tuple(tokens), (1,) * len(tokens), ("a",) * len(tokens))
+    found = {}
+    for place in range(2, len(tokens) + 1):
+        runs = range(1, min(place, len(written)) + 1)
+        same = [n for n in runs if tokens[place - n : place] == written[-n:]]
+        if len(same) >= 2:
+            found[place] = max(same)
+    if not found:
+        assert passage.behind(written, near) == (-1, 0)
+        return
+    place, same = passage.behind(written, near)
+    assert found[place] == same
+    best = max((length, -abs(each - near)) for each, length in found.items())
+    assert (same, -abs(place - near)) == best
+
+
+def test_a_phrase_that_comes_twice_leads_to_the_near_place() -> None:
+    """The first "long slow river" was misspelt: what follows it must not be taken for the second,
+    which stands far behind."""
+    damaged = (
+        "We came to the lnog slw river at noon, and rested in the shade of some old trees until "
+        "the worst of the heat was over. Then we went down to the long slow river to swim."
+    )
+    clean = damaged.replace("lnog slw", "long slow")
+    assert passes(source(damaged), clean, 16) <= 9
+
+
+def test_a_wrong_turn_is_taken_back() -> None:
+    """What was written stands far behind by chance; the text goes on where it was."""
+    read = [*range(100, 112), *range(20, 40), 7, 8, *range(60, 70)]
+    passage = Passage(tuple(read), (1,) * len(read), ("a",) * len(read))
+    drafter = copyist()
+    drafter._take(passage, [0.9] * len(read))
+    drafter._known = None
+    written = [START, *range(100, 112), 7, 8, 60, 61, 62]
+    context = Context(written, 1, 0)
+    assert drafter.propose(context, 8).tokens.tolist()[:2] == [63, 64]  # five tokens stand there
+    written += [25, 26, 27]
+    assert 28 not in drafter.propose(context, 8).tokens.tolist()
+    written += [28]
+    assert drafter.propose(context, 8).tokens.tolist()[:3] == [29, 30, 31]
 
 
 def test_it_needs_a_text_to_copy() -> None:

@@ -23,8 +23,8 @@ RECURSIVE = {
 def test_auto_is_all_that_need_nothing() -> None:
     chosen = drafting.choose("auto")
     free = ["aggressive", "phrase_pool", "prompt_lookup", "token_recycling", "trigram"]
-    trained = ["attention_head", "early_exit", "eesd", "hidden_transfer", "hydra", "kangaroo"]
-    trained += ["layer_skip", "medusa", "prompt_decoding", "recurrent"]
+    trained = ["attention_head", "early_exit", "edit_tags", "eesd", "hidden_transfer", "hydra"]
+    trained += ["kangaroo", "layer_skip", "medusa", "prompt_decoding", "recurrent"]
     expected = sorted([*free, *trained])
     assert [part.name for part in chosen.parts] == expected
     assert chosen.name == "+".join(expected)

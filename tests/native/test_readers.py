@@ -129,6 +129,24 @@ def test_a_source_stays_until_the_next(make: Maker) -> None:
     same(told(session, PATH)[-1], expected[-1])
 
 
+def test_the_encoders_rows_can_be_looked_at(make: Maker, tmp_path: Path) -> None:
+    engine = make("bart-like").open(2)
+    session = engine.session()
+    assert engine.capabilities.source_states and session.source_states is None
+    for length in (50, 80):
+        read = source(engine, length, length)
+        session.encode(read)
+        assert session.source_states is not None
+        same(session.source_states, engine.encoder.read(read))
+    states = session.source_states
+    session.truncate(0)
+    assert session.source_states is states and session.fork().source_states is states
+    session.save(tmp_path / "state")
+    session.load(tmp_path / "state")
+    assert session.source_states is None
+    assert not make("plain").open(1).capabilities.source_states
+
+
 def test_the_source_that_is_held_is_not_read_again(
     make: Maker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
