@@ -37,7 +37,7 @@ class EditTags(Copying, Trained):
     """Copies at most `tokens` tokens of the guess; where it was wrong, from up to `branches` places
     within `reach` words."""
 
-    replaces: ClassVar[tuple[str, ...]] = ("aggressive",)
+    replaces: ClassVar[tuple[str, ...]] = ("aggressive", "prompt_lookup")
 
     def needs(self, host: Host) -> Needs:
         """A source in the decoder's own tokens, and its encoder's rows.

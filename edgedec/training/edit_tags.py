@@ -20,8 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgedec import tagging
-from edgedec.errors import UnsupportedError
+from edgedec.errors import UnsupportedError, UsageError
 from edgedec.export.to_part import PartSource
+from edgedec.parts import STEP
+from edgedec.strategies.edit_tags import MOST
 from edgedec.training import trainee
 from edgedec.training.edits import NONE, agreeing, edits
 from edgedec.training.heads import array
@@ -42,7 +44,8 @@ ROOM = 1 << 30
 
 @dataclass(frozen=True)
 class Options(trainee.Options):
-    """A network of `width`; up to `inserted` tokens can come in one place."""
+    """A network of `width` (0: half as wide as the model); up to `inserted` tokens can come in one
+    place."""
 
     rate: float = 1.5e-3
     steps: int = 3000
@@ -50,7 +53,8 @@ class Options(trainee.Options):
     warmup: int = 100
     decay: float = 0.01
     every: int = 250
-    width: int = 384
+    patience: int = 12
+    width: int = 0
     inserted: int = 2
 
 
@@ -59,7 +63,12 @@ def build(frozen: Frozen, options: Options, texts: Texts) -> EditTagger:
 
     Raises:
         UnsupportedError: the model has no encoder, or one with ids of its own.
+        UsageError: a network or a number of tokens that cannot be stored.
     """
+    if options.width % STEP or options.width < 0:
+        raise UsageError(f"width is {options.width}; it is a multiple of {STEP}, or 0")
+    if not 1 <= options.inserted <= MOST:
+        raise UsageError(f"inserted is {options.inserted}; it is 1 to {MOST}")
     model = frozen.architecture
     if model.encoder is None or model.source_embed is not None:
         raise UnsupportedError(
@@ -88,7 +97,8 @@ class EditTagger(Trainee):
     def __init__(self, frozen: Frozen, options: Options) -> None:
         super().__init__()
         self._frozen, self._most = frozen, options.inserted
-        width, dim = options.width, frozen.dim
+        dim = frozen.dim
+        width = options.width or max(STEP, dim // 2 // STEP * STEP)
         self.mix, self.widen = nn.Linear(3 * dim, width), nn.Linear(3 * width, width)
         self.tags = nn.Linear(width, tagging.KINDS * (self._most + 1))
         self.replace = nn.Linear(width + dim, dim)

@@ -16,6 +16,7 @@ from edgedec.bundle import add_strategies, open_bundle
 from edgedec.devices import EngineOptions
 from edgedec.errors import EdgedecError, StateError, UnsupportedError, UsageError
 from edgedec.generation import Chunk
+from edgedec.runtimes import native
 from edgedec.written import Contexts
 
 PROMPT = "One day, Lily and Ben went to the"

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from edgedec.contracts import Context, Source  # noqa: E402
-from edgedec.errors import UnsupportedError  # noqa: E402
+from edgedec.errors import UnsupportedError, UsageError  # noqa: E402
 from edgedec.export import to_part  # noqa: E402
 from edgedec.host import Files, Scratch  # noqa: E402
 from edgedec.manifest import Format  # noqa: E402
@@ -132,6 +132,28 @@ def test_rows_that_are_kept_are_those_of_before(made: variants.Model, texts: Tex
     trainee._kept, trainee._room = {}, 0
     trainee._rows(batch)
     assert not trainee._kept
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width": 40}, "width is 40; it is a multiple of 16"),
+        ({"width": -16}, "width is -16"),
+        ({"inserted": 0}, "inserted is 0; it is 1 to 8"),
+        ({"inserted": 9}, "inserted is 9"),
+    ],
+)
+def test_what_could_not_be_stored_is_refused(
+    made: variants.Model, texts: Texts, options: dict[str, int], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        build(Frozen.of(made.bundle), replace(OPTIONS, **options), texts)
+
+
+def test_by_itself_it_is_half_as_wide_as_the_model(made: variants.Model, texts: Texts) -> None:
+    frozen = Frozen.of(made.bundle)
+    part = build(frozen, Options(), texts).part("x")
+    assert part.matrices["tags"].shape == (9, frozen.dim // 2)
 
 
 def test_a_model_that_reads_no_source_cannot_be_tagged(
