@@ -34,6 +34,8 @@ ASKED = {
 }  # fmt: skip
 OTHERS = 330.0
 """What a drafter takes: one of these, or one that runs a part of its own."""
+WARM = 0.75
+"""A single row after another one finds everything in place, and takes so much of its time."""
 NOISE, HELD_UP, CHANGES = 0.08, 0.002, 1 / 3000
 """The spread of a time, how often one is three times as long, and how often the machine changes
 between its usual pace and 1.5 times that."""
@@ -67,14 +69,17 @@ class Timed:
     def __init__(self, inner: Any, clock: Clock, table: tuple[int, ...]) -> None:
         self._inner, self._clock, self._table = inner, clock, table
         self.truncate, self.encode = inner.truncate, inner.encode
-        self.asked = False
+        self.asked, self._rows = False, 0
 
     @property
     def tokens(self) -> Any:
         return self._inner.tokens
 
     def step(self, rows: Any, layers: Any = None, want: Any = None) -> Any:
-        self._clock.take(float(np.interp(len(rows.tokens), ROWS, self._table)))
+        count = len(rows.tokens)
+        warm = WARM if count == self._rows == 1 else 1.0
+        self._clock.take(warm * float(np.interp(count, ROWS, self._table)))
+        self._rows = count
         return self._inner.step(rows, layers, want)
 
     def resume(self, handles: Any, layers: Any, want: Any = None) -> Any:
@@ -151,7 +156,7 @@ def run(case: Case, name: str, seed: int) -> tuple[float, float, float]:
         )  # fmt: skip
         tokens, passes = tokens + done.new_tokens, passes + done.passes
         if done.tokens_per_second:
-            plain = 1e-6 * (STEPS[case.machine][0] + PLAIN) * clock.slow
+            plain = 1e-6 * (WARM * STEPS[case.machine][0] + PLAIN) * clock.slow
             ratios.append(done.tokens_per_second * plain)
     mean = len(ratios) / sum(1 / ratio for ratio in ratios)
     return statistics.median(ratios), mean, tokens / max(1, passes)
