@@ -48,12 +48,11 @@ class Options(trainee.Options):
     place."""
 
     rate: float = 1.5e-3
-    steps: int = 3000
+    steps: int = 1500
     batch: int = 16
     warmup: int = 100
     decay: float = 0.01
     every: int = 250
-    patience: int = 12
     width: int = 0
     inserted: int = 2
 

@@ -74,7 +74,7 @@ RECIPES = {
         # What becomes of a misspelt word is learned from many: few are damaged in each passage.
         own={"edit_tags": Corpus(tokens=3_500_000, prompts=50_000)},
         options={
-            "edit_tags": {},
+            "edit_tags": {"steps": 3000, "patience": 12},
             "early_exit": {},
             "layer_skip": {"batch": 4, "steps": 60, "ranges": 3, "coarse": 20},
             "prompt_decoding": {"batch": 4, "points": 32, "steps": 200},
