@@ -72,7 +72,7 @@ class Passage:
             ):
                 same += 1
             rank = same, -abs(place - near)
-            if not best[0] or rank > best:
+            if rank > best:
                 found, best = (place, same), rank
         return found
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -27,7 +28,7 @@ from edgedec.strategies.edit_tags import MOST
 from edgedec.training import trainee
 from edgedec.training.edits import NONE, agreeing, edits
 from edgedec.training.heads import array
-from edgedec.training.teacher import level
+from edgedec.training.teacher import Kept, alone, level
 from edgedec.training.trainee import Batch, Tally, Trainee, tally
 
 if TYPE_CHECKING:
@@ -105,8 +106,7 @@ class EditTagger(Trainee):
         # A token that is replaced is often much like the one that replaces it.
         with torch.no_grad():
             self.replace.weight[:, width:] = torch.eye(dim)
-        self._kept: dict[bytes, Tensor] = {}
-        self._room = ROOM
+        self._kept: Kept[tuple[Tensor]] = Kept(ROOM)
 
     # --- the network -----------------------------------------------------------------------------
 
@@ -207,33 +207,27 @@ class EditTagger(Trainee):
         are none of those [b, s]."""
         assert batch.sources is not None and batch.source_lengths is not None
         real = torch.arange(batch.sources.shape[1])[None] < batch.source_lengths[:, None]
-        sources = zip(batch.sources, real, strict=True)
-        keys = [ids[own].cpu().numpy().tobytes() for ids, own in sources]
-        if any(key not in self._kept for key in keys):
-            states, _ = self._frozen.encoded(batch)
-            rows = level(states) * real[..., None]
-            self._keep(keys, rows, real)
-            return rows, real
         rows = torch.zeros(*real.shape, self._frozen.dim)
-        for at, key in enumerate(keys):
-            rows[at, : len(self._kept[key])] = self._kept[key].float()
+        for at, text in enumerate(alone(batch)):
+            assert text.sources is not None
+            key = text.sources.cpu().numpy().tobytes()
+            (half,) = self._kept.of(key, partial(self._encoded, text))
+            rows[at, : len(half)] = half.float()
         return rows, real
 
-    def _keep(self, keys: list[bytes], rows: Tensor, real: Tensor) -> None:
-        for key, states, own in zip(keys, rows, real, strict=True):
-            half = states[own].half()
-            if half.nbytes <= self._room and key not in self._kept:
-                self._kept[key] = half
-                self._room -= half.nbytes
+    def _encoded(self, text: Batch) -> tuple[Tensor]:
+        """Of one text, run alone and rounded at once: the same in every epoch and after a break."""
+        states, _ = self._frozen.encoded(text)
+        return (level(states[0]).half(),)
 
 
 def _texts(batch: Batch) -> list[tuple[list[int], list[int]]]:
     """The source of each text, and what was written."""
-    assert batch.sources is not None and batch.source_lengths is not None
-    sources = [ids[:n].tolist() for ids, n in zip(batch.sources, batch.source_lengths, strict=True)]
-    ranges = zip(batch.tokens, batch.prompts.tolist(), batch.lengths.tolist(), strict=True)
-    written = [ids[first:end].tolist() for ids, first, end in ranges]
-    return list(zip(sources, written, strict=True))
+    found = []
+    for text in alone(batch):
+        assert text.sources is not None
+        found.append((text.sources[0].tolist(), text.tokens[0, int(text.prompts) :].tolist()))
+    return found
 
 
 def _beside(rows: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -39,6 +40,28 @@ class Said(NamedTuple):
     shares: Tensor
 
 
+Found = TypeVar("Found", bound=tuple[Tensor, ...])
+
+
+class Kept(Generic[Found]):
+    """What was found out about texts, by any key, as long as it takes at most `room` bytes."""
+
+    def __init__(self, room: int) -> None:
+        self._found: dict[bytes, Found] = {}
+        self._room = room
+
+    def of(self, key: bytes, ask: Callable[[], Found]) -> Found:
+        """What is kept; what is asked for, where nothing is."""
+        if key in self._found:
+            return self._found[key]
+        found = ask()
+        size = sum(each.nbytes for each in found)
+        if size <= self._room:
+            self._found[key] = found
+            self._room -= size
+        return found
+
+
 class Teacher:
     """A frozen model, asked about texts. `hard` is the share of its first choices in what it
     teaches; `states` are those [b, T, K] that are taken of a text; `room` bytes are kept."""
@@ -53,12 +76,11 @@ class Teacher:
     ) -> None:
         self._frozen, self._vocabulary, self._hard = frozen, vocabulary, hard
         self._states = states
-        self._kept: dict[bytes, Said] = {}
-        self._room = room
+        self._kept: Kept[Said] = Kept(room)
 
     def says(self, batch: Batch) -> Said:
         """What it says of the rows of all texts."""
-        said = [self._says(text) for text in _alone(batch)]
+        said = [self._says(text) for text in alone(batch)]
         states, best, places, shares = (torch.cat(each) for each in zip(*said, strict=True))
         return Said(states.float(), best, places.long(), shares.float())
 
@@ -68,14 +90,7 @@ class Teacher:
         key = text.tokens.cpu().numpy().tobytes()
         if text.sources is not None:
             key += b"/" + text.sources.cpu().numpy().tobytes()
-        if key in self._kept:
-            return self._kept[key]
-        said = self._ask(text)
-        size = sum(each.nbytes for each in said)
-        if size <= self._room:
-            self._kept[key] = said
-            self._room -= size
-        return said
+        return self._kept.of(key, partial(self._ask, text))
 
     @torch.no_grad()
     def _ask(self, text: Batch) -> Said:
@@ -94,7 +109,7 @@ def level(x: Tensor) -> Tensor:
     return x * (x.square().mean(-1, keepdim=True) + 1e-12).rsqrt()
 
 
-def _alone(batch: Batch) -> Iterator[Batch]:
+def alone(batch: Batch) -> Iterator[Batch]:
     """Each text of a batch as one of its own, which nothing fills up."""
     for at, length in enumerate(batch.lengths.tolist()):
         one = slice(at, at + 1)

@@ -142,7 +142,7 @@ def test_the_teacher_says_the_same_from_memory(frozen: Frozen, texts: Texts) -> 
         for again in (teacher.says(batch), forgetful.says(batch), forgetful.says(batch)):
             assert all(torch.equal(one, other) for one, other in zip(said, again, strict=True))
     assert len(ran) > 2 * asked  # the forgetful one asked again
-    assert 0 <= forgetful._room < 30_000
+    assert 0 <= forgetful._kept._room < 30_000
 
     batch, said = batches[0], first[0]
     last = frozen.trunk(batch).states[-1]
