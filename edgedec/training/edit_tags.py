@@ -80,11 +80,12 @@ def build(frozen: Frozen, options: Options, texts: Texts) -> EditTagger:
 
 class _Lesson(NamedTuple):
     """Rows of all texts of a batch: `rows` [b, s, D] at a mean square of one, which of them are
-    `real` [b, s], and the tag of each: `kinds`, `counts`, `replaced` [b, s], `inserted` [b, s, m].
-    """
+    `real` and of which it is `known` [b, s] what became of them, and the tag of each: `kinds`,
+    `counts`, `replaced` [b, s], `inserted` [b, s, m]."""
 
     rows: Tensor
     real: Tensor
+    known: Tensor
     kinds: Tensor
     counts: Tensor
     replaced: Tensor
@@ -131,8 +132,10 @@ class EditTagger(Trainee):
         """How badly tags and tokens are foreseen, in nats for each token of the sources."""
         given = self._lesson(batch)
         mixed = self.mixed(given.rows, given.real)
-        wanted = (given.kinds + tagging.KINDS * given.counts)[given.real]
-        tags = F.cross_entropy(self.tags(mixed[given.real]), wanted)
+        wanted = (given.kinds + tagging.KINDS * given.counts)[given.known]
+        if not len(wanted):
+            return {"loss": 0.0 * mixed.sum(), "tags": torch.zeros(()), "words": torch.zeros(())}
+        tags = F.cross_entropy(self.tags(mixed[given.known]), wanted)
         changed, more = given.replaced != NONE, given.inserted != NONE
         apart = torch.zeros(())
         if changed.any():
@@ -194,11 +197,15 @@ class EditTagger(Trainee):
         kinds, counts = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         replaced = np.full(shape, NONE, np.int64)
         inserted = np.full((*shape, self._most), NONE, np.int64)
+        known, ends = np.zeros(shape, bool), self._frozen.architecture.tokens.eos
         for at, (source, written) in enumerate(_texts(batch)):
-            found, own = edits(source, written, self._most), slice(0, len(source))
+            # A long one was cut, by who let it be written or for the batch.
+            ended = bool(written) and written[-1] in ends
+            found, own = edits(source, written, self._most, ended), slice(0, len(source))
             kinds[at, own], counts[at, own] = found.kinds, found.counts
             replaced[at, own], inserted[at, own] = found.replaced, found.inserted
-        tensors = map(torch.as_tensor, (kinds, counts, replaced, inserted))
+            known[at, : found.known] = True
+        tensors = map(torch.as_tensor, (known, kinds, counts, replaced, inserted))
         return _Lesson(rows, real, *tensors)
 
     @torch.no_grad()

@@ -25,11 +25,13 @@ NONE = -1
 @dataclass(frozen=True)
 class Edits:
     """Of s tokens of a source: `kinds` [s] are KEEP, DROP or REPLACE, `replaced` [s] the tokens put
-    in their place, `inserted` [s, most] those put in behind them; NONE where there is none."""
+    in their place, `inserted` [s, most] those put in behind them; NONE where there is none. Of
+    those behind the first `known` nothing can be said: the text did not get so far."""
 
     kinds: Ints
     replaced: Ints
     inserted: Ints
+    known: int
 
     @property
     def counts(self) -> Ints:
@@ -38,21 +40,26 @@ class Edits:
         return found
 
 
-def edits(source: Sequence[int], written: Sequence[int], most: int) -> Edits:
-    """The edits that make of a source what was written, as far as they can.
+def edits(source: Sequence[int], written: Sequence[int], most: int, ended: bool = True) -> Edits:
+    """The edits that make of a source what was written, as far as they can. Where the text has not
+    `ended`, nothing is known of what stands behind the last token that both have.
 
     What came before the first token, or more than `most` tokens in one place, cannot be said.
     Where one of two like tokens went or came, it is the first: what is learned must be the same
     everywhere.
     """
     count = len(source)
+    steps = SequenceMatcher(None, source, written, autojunk=False).get_opcodes()
+    if not ended and steps and steps[-1][0] != "equal":
+        steps.pop()
     found = Edits(
         np.full(count, KEEP, np.int32),
         np.full(count, NONE, np.int32),
         np.full((count, most), NONE, np.int32),
+        count if ended else max([step[2] for step in steps], default=0),
     )
     free = 0  # tokens of the source from here on have no edit yet
-    for what, a, b, c, d in SequenceMatcher(None, source, written, autojunk=False).get_opcodes():
+    for what, a, b, c, d in steps:
         if what == "equal":
             continue
         back = 0

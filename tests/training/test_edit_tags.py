@@ -20,7 +20,14 @@ from edgedec.strategies.edit_tags import EditTags  # noqa: E402
 from edgedec.training.edit_tags import EditTagger, Options, build  # noqa: E402
 from edgedec.training.frozen import Frozen  # noqa: E402
 from edgedec.training.teacher import Kept  # noqa: E402
-from edgedec.training.texts import Shuffled, Texts, Written, held_batches  # noqa: E402
+from edgedec.training.texts import (  # noqa: E402
+    Shuffled,
+    Texts,
+    Written,
+    batch_of,
+    dice_of,
+    held_batches,
+)
 from tests.decode.selfdrafted import model, texts_of  # noqa: E402
 from tests.decode.test_edit_tags import TEXT  # noqa: E402
 from tests.native import variants  # noqa: E402
@@ -105,6 +112,21 @@ def test_its_part_guesses_what_it_guesses(
         right += sum(a == b for a, b in zip(tree.tokens.tolist(), expected, strict=False))
     # Eight bits may tip a tag that was nearly even.
     assert right >= 0.9 * asked
+
+
+def test_texts_that_were_cut_teach_what_they_reached(made: variants.Model) -> None:
+    """A text without its end says nothing of the rest of its source."""
+    (end,) = made.architecture.tokens.eos[:1]
+    read = np.array([3, 4, 5, 6, 7, end], np.int32)
+    whole = Written(np.array([0, 3, 9, 5, end], np.int32), 1, read, True)
+    cut = Written(np.array([0, 3, 9, 5], np.int32), 1, read, True)
+    nothing = Written(np.array([0, 9], np.int32), 1, read, True)
+    trainee = build(Frozen.of(made.bundle), OPTIONS, Texts((), (), ""))
+    both = batch_of([whole, cut], OPTIONS.length, dice_of(0, 0))
+    known = trainee._lesson(both).known
+    assert known.tolist() == [[True] * 6, [True] * 3 + [False] * 3]
+    empty = batch_of([nothing], OPTIONS.length, dice_of(0, 0))
+    assert float(trainee.loss(empty)["loss"].detach()) == 0.0
 
 
 def test_texts_side_by_side_are_as_alone(made: variants.Model, texts: Texts) -> None:

@@ -39,6 +39,28 @@ def test_what_does_not_fit_is_left_out(source: list[int], written: list[int], mo
     assert len(again(source, written, most)) <= len(written)
 
 
+@given(TOKENS, TOKENS, st.integers(0, 14))
+def test_of_what_a_text_did_not_reach_nothing_is_said(
+    source: list[int], written: list[int], cut: int
+) -> None:
+    """Up to the last token that both have it is edited as before; there are no edits behind."""
+    found = edits(source, written[:cut], 2, ended=False)
+    assert edits(source, written, 2).known == len(source)
+    assert 0 <= found.known <= len(source)
+    assert (found.kinds[found.known :] == KEEP).all()
+    assert (found.replaced[found.known :] == NONE).all()
+    assert (found.inserted[max(0, found.known - 1) :] == NONE).all()
+    if found.known:
+        assert source[found.known - 1] in written[:cut]
+
+
+def test_a_text_that_was_cut_drops_nothing_at_its_end() -> None:
+    source = [1, 2, 3, 4, 5, 6]
+    assert edits(source, [1, 9, 3], 1).kinds.tolist() == [KEEP, REPLACE, KEEP, DROP, DROP, DROP]
+    cut = edits(source, [1, 9, 3], 1, ended=False)
+    assert (cut.kinds.tolist(), cut.known) == ([KEEP, REPLACE, *[KEEP] * 4], 3)
+
+
 class Edit(NamedTuple):
     source: list[int]
     written: list[int]
